@@ -7,7 +7,7 @@ from lit.llvm import llvm_config
 config.name = "Nibble"
 config.test_format = lit.formats.ShTest(execute_external=False)
 config.suffixes = [".mlir", ".test"]
-config.excludes = ["Unit", "Inputs", "lit.cfg.py"]
+config.excludes = ["Inputs", "lit.cfg.py", "CMakeLists.txt"]
 config.test_source_root = os.path.dirname(__file__)
 config.test_exec_root = config.nibble_test_dir
 
