@@ -84,11 +84,14 @@ endfunction()
 # Every generated header hangs on this target.
 add_custom_target(nibble-headers)
 
+list(TRANSFORM MLIR_INCLUDE_DIRS PREPEND -I OUTPUT_VARIABLE NIBBLE_TABLEGEN_INCLUDES)
+
 # nibble_tablegen(<file.td> <output> <mlir-tblgen flag>...) queues one output;
 # nibble_tablegen_target(<name>) makes the target that builds what was queued.
 macro(nibble_tablegen file output)
   set(LLVM_TARGET_DEFINITIONS ${file})
-  mlir_tablegen(${output} ${ARGN} -I${PROJECT_SOURCE_DIR}/include)
+  mlir_tablegen(${output} ${ARGN}
+    -I${PROJECT_SOURCE_DIR}/include ${NIBBLE_TABLEGEN_INCLUDES})
 endmacro()
 macro(nibble_tablegen_target name)
   add_public_tablegen_target(${name})

@@ -1,0 +1,29 @@
+//===- AllRegistration.cpp - Upstream's dialects and passes too -----------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+//
+// The one file that includes upstream's InitAll headers: they take twenty
+// seconds to compile.
+//
+//===----------------------------------------------------------------------===//
+
+#include "nibble/Tools/Registration.h"
+
+#include "mlir/InitAllDialects.h"
+#include "mlir/InitAllExtensions.h"
+#include "mlir/InitAllPasses.h"
+#include "mlir/Target/LLVMIR/Dialect/All.h"
+
+void nibble::registerAllDialects(mlir::DialectRegistry &registry) {
+  mlir::registerAllDialects(registry);
+  mlir::registerAllExtensions(registry);
+  mlir::registerAllToLLVMIRTranslations(registry);
+  registerNibbleDialects(registry);
+}
+
+void nibble::registerAllPasses() {
+  mlir::registerAllPasses();
+  registerNibblePasses();
+}

@@ -1,0 +1,16 @@
+//===- NibbleRegistration.cpp - Nibble's dialects and passes --------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "nibble/Dialect/Nibble/IR/NibbleDialect.h"
+#include "nibble/Tools/Registration.h"
+
+#include "mlir/IR/DialectRegistry.h"
+
+void nibble::registerNibbleDialects(mlir::DialectRegistry &registry) {
+  registry.insert<NibbleDialect>();
+}
+
+void nibble::registerNibblePasses() {}
