@@ -5,12 +5,14 @@
 //===----------------------------------------------------------------------===//
 
 #include "nibble/Dialect/Nibble/IR/NibbleDialect.h"
+#include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
 #include "nibble/Tools/Registration.h"
 
+#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/DialectRegistry.h"
 
 void nibble::registerNibbleDialects(mlir::DialectRegistry &registry) {
-  registry.insert<NibbleDialect>();
+  registry.insert<NibbleDialect, onnx::OnnxDialect, mlir::func::FuncDialect>();
 }
 
 void nibble::registerNibblePasses() {}

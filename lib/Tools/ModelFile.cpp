@@ -1,0 +1,112 @@
+//===- ModelFile.cpp - Models from and to files ---------------------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "nibble/Tools/ModelFile.h"
+
+#include "nibble/Onnx/Import.h"
+#include "nibble/Support/OutputFile.h"
+
+#include "mlir/Bytecode/BytecodeWriter.h"
+#include "mlir/IR/AsmState.h"
+#include "mlir/IR/Diagnostics.h"
+#include "mlir/Parser/Parser.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/MemoryBuffer.h"
+#include "llvm/Support/SourceMgr.h"
+
+using namespace mlir;
+using namespace nibble;
+
+bool nibble::isOnnxFile(StringRef path) { return path.ends_with(".onnx"); }
+
+OwningOpRef<ModuleOp> nibble::loadModel(StringRef path, MLIRContext *context) {
+  if (isOnnxFile(path))
+    return importOnnx(path, context);
+  // Bytecode is mapped: its blobs stay in the file.
+  auto buffer =
+      path == "-"
+          ? llvm::MemoryBuffer::getSTDIN()
+          : llvm::MemoryBuffer::getFile(path, /*IsText=*/false,
+                                        /*RequiresNullTerminator=*/true);
+  if (!buffer) {
+    emitError(UnknownLoc::get(context))
+        << "cannot read '" << path << "': " << buffer.getError().message();
+    return nullptr;
+  }
+  auto sources = std::make_shared<llvm::SourceMgr>();
+  sources->AddNewSourceBuffer(std::move(*buffer), llvm::SMLoc());
+  return parseSourceFile<ModuleOp>(sources, ParserConfig(context));
+}
+
+LogicalResult nibble::saveModel(ModuleOp module, StringRef path,
+                                const ExportOptions &options, bool bytecode) {
+  if (isOnnxFile(path))
+    return exportOnnx(module, path, options);
+  auto fail = [&](llvm::Error error) {
+    return module.emitError(llvm::toString(std::move(error)));
+  };
+  auto file = OutputFile::create(path);
+  if (!file)
+    return fail(file.takeError());
+  llvm::raw_ostream &os = (*file)->getStream();
+  if (bytecode || path.ends_with(".mlirbc")) {
+    if (failed(writeBytecodeToFile(module, os)))
+      return module.emitError("cannot be written as bytecode");
+  } else {
+    module->print(os, OpPrintingFlags().useLocalScope());
+    os << "\n";
+  }
+  if (llvm::Error error = (*file)->commit())
+    return fail(std::move(error));
+  return success();
+}
+
+/// "m.onnx: error: node 'fc1': …"
+static void printDiagnostic(const Diagnostic &diagnostic,
+                            llvm::raw_ostream &os) {
+  Location loc = diagnostic.getLocation();
+  std::string name;
+  while (auto named = dyn_cast<NameLoc>(loc)) {
+    if (name.empty())
+      name = named.getName().str();
+    loc = named.getChildLoc();
+  }
+  if (auto file = dyn_cast<FileLineColLoc>(loc)) {
+    os << file.getFilename().getValue();
+    if (file.getLine() != 0)
+      os << ":" << file.getLine() << ":" << file.getColumn();
+    os << ": ";
+  } else if (!isa<UnknownLoc>(loc)) {
+    os << loc << ": ";
+  }
+  switch (diagnostic.getSeverity()) {
+  case DiagnosticSeverity::Error:
+    os << "error: ";
+    break;
+  case DiagnosticSeverity::Warning:
+    os << "warning: ";
+    break;
+  case DiagnosticSeverity::Remark:
+    os << "remark: ";
+    break;
+  case DiagnosticSeverity::Note:
+    os << "note: ";
+    break;
+  }
+  if (!name.empty())
+    os << "'" << name << "': ";
+  os << diagnostic << "\n";
+  for (const Diagnostic &note : diagnostic.getNotes())
+    printDiagnostic(note, os);
+}
+
+void nibble::printDiagnostics(MLIRContext &context) {
+  context.printOpOnDiagnostic(false);
+  context.getDiagEngine().registerHandler([](Diagnostic &diagnostic) {
+    printDiagnostic(diagnostic, llvm::errs());
+    return success();
+  });
+}
