@@ -1,0 +1,22 @@
+//===- NibbleOps.h - Quantized tensors and their parts ----------*- C++ -*-===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef NIBBLE_DIALECT_NIBBLE_IR_NIBBLEOPS_H
+#define NIBBLE_DIALECT_NIBBLE_IR_NIBBLEOPS_H
+
+#include "nibble/Dialect/Nibble/IR/NibbleAttributes.h"
+#include "nibble/Dialect/Nibble/IR/NibbleDialect.h"
+
+#include "mlir/Bytecode/BytecodeOpInterface.h"
+#include "mlir/IR/OpDefinition.h"
+#include "mlir/IR/OpImplementation.h"
+#include "mlir/Interfaces/InferTypeOpInterface.h"
+#include "mlir/Interfaces/SideEffectInterfaces.h"
+
+#define GET_OP_CLASSES
+#include "nibble/Dialect/Nibble/IR/NibbleOps.h.inc"
+
+#endif // NIBBLE_DIALECT_NIBBLE_IR_NIBBLEOPS_H
