@@ -29,30 +29,29 @@ using EmitError = function_ref<InFlightDiagnostic()>;
 //===----------------------------------------------------------------------===//
 
 /// Keyword of a kind that has only one format; empty for the others.
-static StringRef getKeyword(StorageKind kind) {
+static StringRef getKeyword(CodeKind kind) {
   switch (kind) {
-  case StorageKind::F8E4M3FN:
+  case CodeKind::F8E4M3FN:
     return "f8E4M3FN";
-  case StorageKind::F8E5M2:
+  case CodeKind::F8E5M2:
     return "f8E5M2";
-  case StorageKind::F4E2M1FN:
+  case CodeKind::F4E2M1FN:
     return "f4E2M1FN";
-  case StorageKind::NF4:
+  case CodeKind::NF4:
     return "nf4";
-  case StorageKind::FP4:
+  case CodeKind::FP4:
     return "fp4";
-  case StorageKind::SignedInteger:
-  case StorageKind::UnsignedInteger:
-  case StorageKind::CodeBook:
+  case CodeKind::SignedInteger:
+  case CodeKind::UnsignedInteger:
+  case CodeKind::CodeBook:
     return "";
   }
   return "";
 }
 
-static std::optional<StorageKind> getKindOfKeyword(StringRef keyword) {
-  for (StorageKind kind :
-       {StorageKind::F8E4M3FN, StorageKind::F8E5M2, StorageKind::F4E2M1FN,
-        StorageKind::NF4, StorageKind::FP4})
+static std::optional<CodeKind> getKindOfKeyword(StringRef keyword) {
+  for (CodeKind kind : {CodeKind::F8E4M3FN, CodeKind::F8E5M2,
+                        CodeKind::F4E2M1FN, CodeKind::NF4, CodeKind::FP4})
     if (keyword == getKeyword(kind))
       return kind;
   return std::nullopt;
@@ -86,38 +85,37 @@ static Type getFloatType(MLIRContext *context, StringRef keyword) {
 // StorageAttr
 //===----------------------------------------------------------------------===//
 
-unsigned StorageAttr::getFixedBitWidth(StorageKind kind) {
+unsigned StorageAttr::getFixedBitWidth(CodeKind kind) {
   switch (kind) {
-  case StorageKind::F8E4M3FN:
-  case StorageKind::F8E5M2:
+  case CodeKind::F8E4M3FN:
+  case CodeKind::F8E5M2:
     return 8;
-  case StorageKind::F4E2M1FN:
-  case StorageKind::NF4:
-  case StorageKind::FP4:
+  case CodeKind::F4E2M1FN:
+  case CodeKind::NF4:
+  case CodeKind::FP4:
     return 4;
-  case StorageKind::SignedInteger:
-  case StorageKind::UnsignedInteger:
-  case StorageKind::CodeBook:
+  case CodeKind::SignedInteger:
+  case CodeKind::UnsignedInteger:
+  case CodeKind::CodeBook:
     return 0;
   }
   return 0;
 }
 
 static unsigned getCodeBookBitWidth(size_t size) {
-  return std::max(2u, llvm::Log2_64_Ceil(std::max<size_t>(size, 1)));
+  return llvm::Log2_64_Ceil(std::max<size_t>(size, 1));
 }
 
 StorageAttr StorageAttr::getInteger(MLIRContext *context, unsigned bitWidth,
                                     bool isSigned) {
   return get(context,
-             isSigned ? StorageKind::SignedInteger
-                      : StorageKind::UnsignedInteger,
+             isSigned ? CodeKind::SignedInteger : CodeKind::UnsignedInteger,
              bitWidth, DenseF32ArrayAttr());
 }
 
 StorageAttr StorageAttr::getCodeBook(MLIRContext *context,
                                      ArrayRef<float> values) {
-  return get(context, StorageKind::CodeBook, getCodeBookBitWidth(values.size()),
+  return get(context, CodeKind::CodeBook, getCodeBookBitWidth(values.size()),
              DenseF32ArrayAttr::get(context, values));
 }
 
@@ -145,17 +143,17 @@ static LogicalResult verifyCodeBook(EmitError emitError, unsigned bitWidth,
   return success();
 }
 
-LogicalResult StorageAttr::verify(EmitError emitError, StorageKind kind,
+LogicalResult StorageAttr::verify(EmitError emitError, CodeKind kind,
                                   unsigned bitWidth, DenseF32ArrayAttr values) {
-  if (kind == StorageKind::CodeBook)
+  if (kind == CodeKind::CodeBook)
     return verifyCodeBook(emitError, bitWidth, values);
   if (values)
     return emitError() << "only an inline code book lists values (Spec C2)";
   bool known = bitWidth == getFixedBitWidth(kind);
-  if (kind == StorageKind::SignedInteger)
+  if (kind == CodeKind::SignedInteger)
     known =
         (bitWidth >= 2 && bitWidth <= 8) || bitWidth == 16 || bitWidth == 32;
-  else if (kind == StorageKind::UnsignedInteger)
+  else if (kind == CodeKind::UnsignedInteger)
     known = (bitWidth >= 2 && bitWidth <= 8) || bitWidth == 16;
   if (!known)
     return emitError() << "integer storage is i2 to i8, i16, i32, u2 to u8 or "
@@ -167,18 +165,18 @@ LogicalResult StorageAttr::verify(EmitError emitError, StorageKind kind,
 Type StorageAttr::getCodeType() const {
   MLIRContext *context = getContext();
   switch (getKind()) {
-  case StorageKind::SignedInteger:
+  case CodeKind::SignedInteger:
     return IntegerType::get(context, getBitWidth());
-  case StorageKind::F8E4M3FN:
+  case CodeKind::F8E4M3FN:
     return Float8E4M3FNType::get(context);
-  case StorageKind::F8E5M2:
+  case CodeKind::F8E5M2:
     return Float8E5M2Type::get(context);
-  case StorageKind::F4E2M1FN:
+  case CodeKind::F4E2M1FN:
     return Float4E2M1FNType::get(context);
-  case StorageKind::UnsignedInteger:
-  case StorageKind::NF4:
-  case StorageKind::FP4:
-  case StorageKind::CodeBook:
+  case CodeKind::UnsignedInteger:
+  case CodeKind::NF4:
+  case CodeKind::FP4:
+  case CodeKind::CodeBook:
     return IntegerType::get(context, getBitWidth(), IntegerType::Unsigned);
   }
   return Type();
@@ -189,7 +187,7 @@ int64_t StorageAttr::getMinimumCode() const {
 }
 
 int64_t StorageAttr::getMaximumCode() const {
-  if (getKind() == StorageKind::CodeBook)
+  if (getKind() == CodeKind::CodeBook)
     return getValues().size() - 1;
   return (int64_t(1) << (getBitWidth() - isSigned())) - 1;
 }
@@ -201,11 +199,10 @@ static StorageAttr parseStorage(AsmParser &parser) {
   if (parser.parseKeyword(&keyword))
     return {};
   if (auto integer = parseIntegerKeyword(keyword))
-    return parser.getChecked<StorageAttr>(loc, context,
-                                          integer->first
-                                              ? StorageKind::SignedInteger
-                                              : StorageKind::UnsignedInteger,
-                                          integer->second, DenseF32ArrayAttr());
+    return parser.getChecked<StorageAttr>(
+        loc, context,
+        integer->first ? CodeKind::SignedInteger : CodeKind::UnsignedInteger,
+        integer->second, DenseF32ArrayAttr());
   if (auto kind = getKindOfKeyword(keyword))
     return StorageAttr::get(context, *kind);
   if (keyword != "codebook") {
@@ -229,14 +226,14 @@ static StorageAttr parseStorage(AsmParser &parser) {
       parser.parseGreater())
     return {};
   return parser.getChecked<StorageAttr>(
-      loc, context, StorageKind::CodeBook, getCodeBookBitWidth(values.size()),
+      loc, context, CodeKind::CodeBook, getCodeBookBitWidth(values.size()),
       DenseF32ArrayAttr::get(context, values));
 }
 
 static void printStorage(AsmPrinter &printer, StorageAttr storage) {
   if (storage.isInteger()) {
     printer << (storage.isSigned() ? "i" : "u") << storage.getBitWidth();
-  } else if (storage.getKind() == StorageKind::CodeBook) {
+  } else if (storage.getKind() == CodeKind::CodeBook) {
     printer << "codebook<[";
     llvm::interleaveComma(
         storage.getValues().asArrayRef(), printer.getStream(),
@@ -423,8 +420,7 @@ static ParseResult parseParameter(AsmParser &parser, unsigned depth,
   if (auto integer = parseIntegerKeyword(keyword)) {
     parameter = parser.getChecked<StorageAttr>(
         loc, context,
-        integer->first ? StorageKind::SignedInteger
-                       : StorageKind::UnsignedInteger,
+        integer->first ? CodeKind::SignedInteger : CodeKind::UnsignedInteger,
         integer->second, DenseF32ArrayAttr());
     return success(static_cast<bool>(parameter));
   }

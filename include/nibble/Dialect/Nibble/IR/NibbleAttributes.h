@@ -20,7 +20,7 @@ namespace nibble {
 
 /// What a code is. The integers come in several widths, an inline code book in
 /// several sizes; each other kind is one format.
-enum class StorageKind {
+enum class CodeKind {
   SignedInteger,
   UnsignedInteger,
   F8E4M3FN,

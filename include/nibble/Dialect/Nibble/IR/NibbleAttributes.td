@@ -28,13 +28,13 @@ def Nibble_StorageAttr : Nibble_Attr<"Storage", "storage"> {
     Alone it prints as `#nibble.storage<u4>`, inside an encoding as `u4`.
   }];
   let parameters = (ins
-    "::nibble::StorageKind":$kind,
+    "::nibble::CodeKind":$kind,
     "unsigned":$bitWidth,
     // The values of an inline code book; null for every other kind.
     "::mlir::DenseF32ArrayAttr":$values
   );
   let builders = [
-    AttrBuilder<(ins "::nibble::StorageKind":$kind), [{
+    AttrBuilder<(ins "::nibble::CodeKind":$kind), [{
       return $_get($_ctxt, kind, getFixedBitWidth(kind), nullptr);
     }]>
   ];
@@ -43,21 +43,21 @@ def Nibble_StorageAttr : Nibble_Attr<"Storage", "storage"> {
     static StorageAttr getInteger(::mlir::MLIRContext *context,
                                   unsigned bitWidth, bool isSigned);
     /// The code book with these values (Spec C2); codes take as many bits as
-    /// the last index needs, at least 2.
+    /// the last index needs.
     static StorageAttr getCodeBook(::mlir::MLIRContext *context,
                                    ::llvm::ArrayRef<float> values);
     /// The width of a kind that has only one; 0 for the others.
-    static unsigned getFixedBitWidth(StorageKind kind);
+    static unsigned getFixedBitWidth(CodeKind kind);
 
     bool isInteger() const {
-      return getKind() == StorageKind::SignedInteger ||
-             getKind() == StorageKind::UnsignedInteger;
+      return getKind() == CodeKind::SignedInteger ||
+             getKind() == CodeKind::UnsignedInteger;
     }
-    bool isSigned() const { return getKind() == StorageKind::SignedInteger; }
+    bool isSigned() const { return getKind() == CodeKind::SignedInteger; }
     bool isFloat() const {
-      return getKind() == StorageKind::F8E4M3FN ||
-             getKind() == StorageKind::F8E5M2 ||
-             getKind() == StorageKind::F4E2M1FN;
+      return getKind() == CodeKind::F8E4M3FN ||
+             getKind() == CodeKind::F8E5M2 ||
+             getKind() == CodeKind::F4E2M1FN;
     }
     bool isCodeBook() const { return !isInteger() && !isFloat(); }
 
