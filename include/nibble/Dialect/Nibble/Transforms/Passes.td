@@ -1,0 +1,90 @@
+//===- Passes.td - Passes that decide how weights are stored -*- tablegen -*-===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef NIBBLE_DIALECT_NIBBLE_TRANSFORMS_PASSES_TD
+#define NIBBLE_DIALECT_NIBBLE_TRANSFORMS_PASSES_TD
+
+include "mlir/Pass/PassBase.td"
+
+def NibbleAssignSchemes : Pass<"nibble-assign-schemes", "::mlir::ModuleOp"> {
+  let summary = "Decide which weight gets which storage";
+  let description = [{
+    Finds the constant weights of MatMul, Gemm and Gather (also behind a
+    Transpose) and notes on each one how it will be stored, in the attribute
+    `nibble.encoding`. Nothing is rounded yet. A weight is noted once, however
+    many nodes read it.
+
+    The first rule that matches decides. A rule is `pattern=scheme`, where
+    `pattern` is `op:` and an op type, or a glob over the names of the weight and
+    of the nodes that read it, and `scheme` is a name such as `w4g128` (see
+    nibble/Numerics/Scheme.h), or `keep`. Without a match a weight that MatMul or
+    Gemm read gets the default scheme, and one that Gather reads stays as it is.
+
+    A MatMul or Gemm that is left alone says why in `nibble.kept`.
+
+    Example: `--nibble-assign-schemes="rules=*lm_head*=w8g128"`
+
+    ```mlir
+    %w = onnx.constant "fc1.weight" : tensor<256x64xf32> = #onnx.file<…>
+    %y = onnx.node "MatMul"(%x, %w) …
+    ```
+    becomes
+    ```mlir
+    %w = onnx.constant "fc1.weight" : tensor<256x64xf32> = #onnx.file<…>
+      {nibble.encoding = #nibble.quantized<u4, block = [128, 1], scale = f32, zero = u4>}
+    %y = onnx.node "MatMul"(%x, %w) …
+    ```
+  }];
+  let dependentDialects = ["::nibble::NibbleDialect"];
+  let options = [
+    Option<"scheme", "scheme", "std::string", "\"w4g128\"",
+           "Scheme of the weights that no rule names">,
+    ListOption<"rules", "rules", "std::string",
+               "Rules `pattern=scheme`, the first match decides">,
+    Option<"minElements", "min-elements", "int64_t", "0",
+           "Leave weights with fewer elements as they are">
+  ];
+  let statistics = [
+    Statistic<"numAssigned", "assigned", "Weights that will be quantized">,
+    Statistic<"numKept", "kept", "Weights that stay as they are">
+  ];
+}
+
+def NibbleRound : Pass<"nibble-round", "::mlir::ModuleOp"> {
+  let summary = "Round weights to the nearest codes";
+  let description = [{
+    Replaces each constant that has a `nibble.encoding` by its codes, scales and
+    zero points. The scales come from the range of each block (`minmax`) or from
+    a search for the least squared error (`search`); see
+    nibble/Numerics/BlockQuantizer.h. The signal-to-noise ratio of each weight, in
+    decibels, is noted in `nibble.sqnr`.
+
+    ```mlir
+    %w = onnx.constant "w" : tensor<256x64xf32> = #onnx.file<…>
+      {nibble.encoding = #nibble.quantized<u4, block = [128, 1], scale = f32, zero = u4>}
+    ```
+    becomes
+    ```mlir
+    %codes = onnx.constant "w.codes" : tensor<256x64xui4> = dense_resource<…>
+    %scales = onnx.constant "w.scales" : tensor<2x64xf32> = dense_resource<…>
+    %zeros = onnx.constant "w.zeros" : tensor<2x64xui4> = dense_resource<…>
+    %w = nibble.assemble %codes scales(%scales) zeros(%zeros) {nibble.sqnr = 21.7 : f64}
+      : tensor<256x64xf32, #nibble.quantized<u4, block = [128, 1], scale = f32, zero = u4>>
+    ```
+  }];
+  let dependentDialects = ["::nibble::NibbleDialect"];
+  let options = [
+    Option<"scale", "scale", "std::string", "\"search\"",
+           "Where scales come from: `minmax` or `search`">,
+    Option<"threads", "threads", "unsigned", "0",
+           "Threads to use, 0 for one a core; never changes the result">
+  ];
+  let statistics = [
+    Statistic<"numRounded", "rounded", "Weights that were rounded">
+  ];
+}
+
+#endif // NIBBLE_DIALECT_NIBBLE_TRANSFORMS_PASSES_TD

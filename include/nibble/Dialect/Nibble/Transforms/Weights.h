@@ -1,0 +1,46 @@
+//===- Weights.h - Constants that are weights -------------------*- C++ -*-===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef NIBBLE_DIALECT_NIBBLE_TRANSFORMS_WEIGHTS_H
+#define NIBBLE_DIALECT_NIBBLE_TRANSFORMS_WEIGHTS_H
+
+#include "nibble/Dialect/Nibble/IR/NibbleAttributes.h"
+#include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
+#include "nibble/Numerics/Scheme.h"
+
+namespace nibble {
+
+/// The operand of `node` that holds its weight: B of MatMul and Gemm, the table
+/// of Gather; std::nullopt for other nodes.
+std::optional<unsigned> getWeightOperand(onnx::NodeOp node);
+
+/// A value read as a matrix, perhaps through a Transpose.
+struct MatrixSource {
+  mlir::Value value;
+  /// True where the reader sees the transpose of `value`.
+  bool transposed = false;
+};
+
+/// What is behind `value`, seen through a Transpose of the last two of two
+/// dimensions.
+MatrixSource getMatrixSource(mlir::Value value);
+
+/// The dimension of the matrix in `value` that the products of `node` are summed
+/// over (MatMul, Gemm), or that a row of a table runs along (Gather).
+unsigned getReductionAxis(onnx::NodeOp node, bool transposed);
+
+/// The encoding of a matrix by `scheme` with its groups along `reductionAxis`.
+QuantizedAttr getEncoding(mlir::MLIRContext *context, const Scheme &scheme,
+                          unsigned reductionAxis);
+
+/// The storage of Numerics as an attribute, and back.
+StorageAttr getStorageAttr(mlir::MLIRContext *context,
+                           const StorageFormat &storage);
+StorageFormat getStorageFormat(StorageAttr storage);
+
+} // namespace nibble
+
+#endif // NIBBLE_DIALECT_NIBBLE_TRANSFORMS_WEIGHTS_H

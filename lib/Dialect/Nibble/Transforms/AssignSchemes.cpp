@@ -1,0 +1,199 @@
+//===- AssignSchemes.cpp - Decide which weight gets which storage ---------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "nibble/Dialect/Nibble/Transforms/Passes.h"
+#include "nibble/Dialect/Nibble/Transforms/Weights.h"
+
+#include "llvm/ADT/MapVector.h"
+#include "llvm/Support/GlobPattern.h"
+
+namespace nibble {
+#define GEN_PASS_DEF_NIBBLEASSIGNSCHEMES
+#include "nibble/Dialect/Nibble/Transforms/Passes.h.inc"
+} // namespace nibble
+
+using namespace mlir;
+using namespace nibble;
+using namespace nibble::onnx;
+
+namespace {
+
+/// A rule of the option `rules`.
+struct Rule {
+  std::string opType;                     // of an `op:` rule
+  std::optional<llvm::GlobPattern> names; // of a rule over names
+  std::optional<Scheme> scheme;           // nothing: keep
+};
+
+/// A constant and the nodes that read it as a weight.
+struct Weight {
+  SmallVector<NodeOp> readers;
+  unsigned reductionAxis = 0;
+  bool hasOneAxis = true;
+};
+
+struct AssignSchemes : impl::NibbleAssignSchemesBase<AssignSchemes> {
+  using NibbleAssignSchemesBase::NibbleAssignSchemesBase;
+
+  void runOnOperation() override;
+
+private:
+  LogicalResult parseRules();
+  LogicalResult parseRule(StringRef text);
+  FailureOr<std::optional<Scheme>> parseSchemeOrKeep(StringRef name);
+  void collectWeights();
+  const Rule *findRule(ConstantOp constant, const Weight &weight) const;
+  void assign(ConstantOp constant, const Weight &weight);
+  void keep(ConstantOp constant, const Weight &weight, const Twine &why);
+
+  std::optional<Scheme> defaultScheme;
+  std::vector<Rule> parsedRules;
+  llvm::MapVector<ConstantOp, Weight> weights;
+};
+
+} // namespace
+
+FailureOr<std::optional<Scheme>>
+AssignSchemes::parseSchemeOrKeep(StringRef name) {
+  if (name == "keep")
+    return std::optional<Scheme>();
+  Result<Scheme> parsed = parseScheme(std::string_view(name));
+  if (!parsed)
+    return emitError(UnknownLoc::get(&getContext())) << parsed.error();
+  return std::optional<Scheme>(*parsed);
+}
+
+LogicalResult AssignSchemes::parseRule(StringRef text) {
+  // The last '=': a name may hold others.
+  auto [pattern, name] = text.rsplit('=');
+  if (pattern.empty() || name.empty())
+    return emitError(UnknownLoc::get(&getContext()))
+           << "'" << text
+           << "' is no rule; write PATTERN=SCHEME, for example op:Gather=w8c "
+              "or *lm_head*=keep";
+  Rule rule;
+  auto ruleScheme = parseSchemeOrKeep(name);
+  if (failed(ruleScheme))
+    return failure();
+  rule.scheme = *ruleScheme;
+  if (pattern.consume_front("op:")) {
+    rule.opType = pattern.str();
+  } else {
+    auto glob = llvm::GlobPattern::create(pattern, /*MaxSubPatterns=*/1024);
+    if (!glob)
+      return emitError(UnknownLoc::get(&getContext()))
+             << "'" << pattern
+             << "' is no glob: " << llvm::toString(glob.takeError());
+    rule.names = std::move(*glob);
+  }
+  parsedRules.push_back(std::move(rule));
+  return success();
+}
+
+LogicalResult AssignSchemes::parseRules() {
+  parsedRules.clear();
+  auto parsed = parseSchemeOrKeep(scheme);
+  if (failed(parsed))
+    return failure();
+  defaultScheme = *parsed;
+  for (const std::string &rule : rules)
+    if (failed(parseRule(rule)))
+      return failure();
+  return success();
+}
+
+void AssignSchemes::collectWeights() {
+  weights.clear();
+  getOperation().walk([&](NodeOp node) {
+    std::optional<unsigned> operand = getWeightOperand(node);
+    if (!operand)
+      return;
+    MatrixSource source = getMatrixSource(node.getInputs()[*operand]);
+    auto constant = source.value.getDefiningOp<ConstantOp>();
+    if (!constant) {
+      if (!node.isOnnx("Gather"))
+        node->setAttr(kKeptAttrName,
+                      StringAttr::get(&getContext(), "its weight is computed"));
+      return;
+    }
+    unsigned axis = getReductionAxis(node, source.transposed);
+    auto [it, isNew] = weights.try_emplace(constant);
+    Weight &weight = it->second;
+    if (isNew)
+      weight.reductionAxis = axis;
+    weight.hasOneAxis &= weight.reductionAxis == axis;
+    weight.readers.push_back(node);
+  });
+}
+
+const Rule *AssignSchemes::findRule(ConstantOp constant,
+                                    const Weight &weight) const {
+  for (const Rule &rule : parsedRules) {
+    bool matches =
+        rule.names ? rule.names->match(constant.getName()) : false;
+    for (NodeOp reader : weight.readers)
+      matches |= rule.names ? rule.names->match(reader.getDisplayName())
+                            : reader.getOpType() == rule.opType;
+    if (matches)
+      return &rule;
+  }
+  return nullptr;
+}
+
+void AssignSchemes::keep(ConstantOp constant, const Weight &weight,
+                         const Twine &why) {
+  ++numKept;
+  for (NodeOp reader : weight.readers)
+    reader->setAttr(kKeptAttrName,
+                    StringAttr::get(&getContext(),
+                                    "weight '" + constant.getName() + "' " +
+                                        why));
+}
+
+void AssignSchemes::assign(ConstantOp constant, const Weight &weight) {
+  bool isTable = llvm::any_of(
+      weight.readers, [](NodeOp node) { return node.isOnnx("Gather"); });
+  std::optional<Scheme> chosen = isTable ? std::nullopt : defaultScheme;
+  const Rule *rule = findRule(constant, weight);
+  if (rule)
+    chosen = rule->scheme;
+
+  auto type = dyn_cast<RankedTensorType>(constant.getType());
+  bool isFloat = type && (type.getElementType().isF32() ||
+                          type.getElementType().isF16() ||
+                          type.getElementType().isBF16());
+  // Indices and shapes are gathered too: they are no weights.
+  if (!isFloat && isTable)
+    return;
+  if (!isFloat || type.getRank() != 2)
+    return keep(constant, weight, "is no matrix of f32, f16 or bf16");
+  if (!getConstantValue(constant.getResult()))
+    return keep(constant, weight, "has a form that cannot be read");
+  if (!weight.hasOneAxis)
+    return keep(constant, weight,
+                "is read along both of its dimensions; one scheme cannot "
+                "serve both");
+  if (type.getNumElements() < std::max<int64_t>(minElements, 1))
+    return keep(constant, weight, "has fewer than " +
+                                      Twine(minElements.getValue()) +
+                                      " elements");
+  if (!chosen)
+    return keep(constant, weight,
+                rule ? "is kept by a rule"
+                : isTable ? "is an embedding, which only a rule quantizes"
+                          : "has the default scheme 'keep'");
+  constant->setAttr(kEncodingAttrName, getEncoding(&getContext(), *chosen,
+                                                   weight.reductionAxis));
+  ++numAssigned;
+}
+
+void AssignSchemes::runOnOperation() {
+  if (failed(parseRules()))
+    return signalPassFailure();
+  collectWeights();
+  for (auto &[constant, weight] : weights)
+    assign(constant, weight);
+}

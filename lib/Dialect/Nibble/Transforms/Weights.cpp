@@ -1,0 +1,114 @@
+//===- Weights.cpp - Constants that are weights ---------------------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "nibble/Dialect/Nibble/Transforms/Weights.h"
+
+#include "mlir/IR/Builders.h"
+
+using namespace mlir;
+using namespace nibble;
+using namespace nibble::onnx;
+
+std::optional<unsigned> nibble::getWeightOperand(NodeOp node) {
+  std::optional<unsigned> operand;
+  if (node.isOnnx("MatMul") || node.isOnnx("Gemm"))
+    operand = 1;
+  else if (node.isOnnx("Gather") && node.getInt("axis", 0) == 0)
+    operand = 0;
+  if (operand && node.getInputs().size() <= *operand)
+    return std::nullopt;
+  return operand;
+}
+
+MatrixSource nibble::getMatrixSource(Value value) {
+  auto node = value.getDefiningOp<NodeOp>();
+  if (!node || !node.isOnnx("Transpose") || node.getInputs().size() != 1)
+    return {value, false};
+  auto type = dyn_cast<RankedTensorType>(node.getInputs()[0].getType());
+  std::optional<ArrayRef<int64_t>> order = node.getInts("perm");
+  bool swaps = !order || *order == ArrayRef<int64_t>{1, 0};
+  if (!type || type.getRank() != 2 || !swaps)
+    return {value, false};
+  return {node.getInputs()[0], true};
+}
+
+unsigned nibble::getReductionAxis(NodeOp node, bool transposed) {
+  bool last = node.isOnnx("Gather") ||
+              (node.isOnnx("Gemm") && node.getInt("transB", 0) != 0);
+  return last != transposed ? 1 : 0;
+}
+
+QuantizedAttr nibble::getEncoding(MLIRContext *context, const Scheme &scheme,
+                                  unsigned reductionAxis) {
+  SmallVector<int64_t> block(2, 1);
+  switch (scheme.granularity) {
+  case Granularity::Tensor:
+    block.assign(2, QuantizedAttr::kWholeExtent);
+    break;
+  case Granularity::Channel:
+    block[reductionAxis] = QuantizedAttr::kWholeExtent;
+    break;
+  case Granularity::Group:
+    block[reductionAxis] = static_cast<int64_t>(scheme.groupSize);
+    break;
+  }
+  StorageAttr storage = getStorageAttr(context, scheme.storage);
+  Attribute zero;
+  if (!scheme.symmetric && scheme.storage.isInteger())
+    zero = storage;
+  Builder builder(context);
+  Type scale = scheme.scaleFormat == FloatFormat::F16    ? Type(builder.getF16Type())
+               : scheme.scaleFormat == FloatFormat::BF16 ? Type(builder.getBF16Type())
+                                                         : Type(builder.getF32Type());
+  return QuantizedAttr::get(storage, block, TypeAttr::get(scale), zero);
+}
+
+StorageAttr nibble::getStorageAttr(MLIRContext *context,
+                                   const StorageFormat &storage) {
+  switch (storage.kind) {
+  case StorageKind::Signed:
+    return StorageAttr::getInteger(context, storage.bits, /*isSigned=*/true);
+  case StorageKind::Unsigned:
+    return StorageAttr::getInteger(context, storage.bits, /*isSigned=*/false);
+  case StorageKind::Float:
+    return StorageAttr::get(context,
+                            storage.floatFormat == FloatFormat::F8E5M2
+                                ? CodeKind::F8E5M2
+                            : storage.floatFormat == FloatFormat::F4E2M1FN
+                                ? CodeKind::F4E2M1FN
+                                : CodeKind::F8E4M3FN);
+  case StorageKind::CodeBook:
+    if (storage == StorageFormat::getNF4())
+      return StorageAttr::get(context, CodeKind::NF4);
+    if (storage == StorageFormat::getFP4())
+      return StorageAttr::get(context, CodeKind::FP4);
+    break;
+  }
+  return StorageAttr::getCodeBook(context, storage.codeBook);
+}
+
+StorageFormat nibble::getStorageFormat(StorageAttr storage) {
+  switch (storage.getKind()) {
+  case CodeKind::SignedInteger:
+    return StorageFormat::getSigned(storage.getBitWidth());
+  case CodeKind::UnsignedInteger:
+    return StorageFormat::getUnsigned(storage.getBitWidth());
+  case CodeKind::F8E4M3FN:
+    return StorageFormat::getFloat(FloatFormat::F8E4M3FN);
+  case CodeKind::F8E5M2:
+    return StorageFormat::getFloat(FloatFormat::F8E5M2);
+  case CodeKind::F4E2M1FN:
+    return StorageFormat::getFloat(FloatFormat::F4E2M1FN);
+  case CodeKind::NF4:
+    return StorageFormat::getNF4();
+  case CodeKind::FP4:
+    return StorageFormat::getFP4();
+  case CodeKind::CodeBook:
+    break;
+  }
+  ArrayRef<float> values = storage.getValues().asArrayRef();
+  return StorageFormat::getCodeBook({values.begin(), values.end()});
+}
