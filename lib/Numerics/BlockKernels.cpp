@@ -1,0 +1,259 @@
+//===- BlockKernels.cpp - The inner loops of block quantization -----------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "BlockKernels.h"
+#include "FloatBits.h"
+
+#include <cstring>
+
+// The same source for each instruction set, chosen when the program starts. The
+// sanitizers come too late for that mechanism (ifunc), so there is one version.
+#if defined(__SANITIZE_ADDRESS__)
+#define NIBBLE_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define NIBBLE_SANITIZED 1
+#endif
+#endif
+#if defined(__x86_64__) && defined(__linux__) && !defined(NIBBLE_SANITIZED)
+#define NIBBLE_EACH_ISA                                                        \
+  __attribute__((target_clones("default", "avx2", "avx512f")))
+#else
+#define NIBBLE_EACH_ISA
+#endif
+#define NIBBLE_INLINE inline __attribute__((always_inline))
+
+using namespace nibble;
+
+namespace {
+
+// Vectors of all lanes; the compiler splits them into the registers there are.
+// They never cross a call by value, whose convention depends on the registers.
+using Floats = float __attribute__((vector_size(4 * lanes)));
+using Ints = int32_t __attribute__((vector_size(4 * lanes)));
+using Unsigneds = uint32_t __attribute__((vector_size(4 * lanes)));
+using Bytes = uint8_t __attribute__((vector_size(lanes)));
+using Doubles = double __attribute__((vector_size(8 * lanes)));
+
+/// Adding and subtracting 1.5 * 2^23 rounds to an integer, half to even, on any
+/// machine; valid for |x| <= 2^22, so after the clamp.
+constexpr float roundingConstant = 12582912.0f;
+
+struct IntegerCoder {
+  NIBBLE_INLINE IntegerCoder(const Coding &, const Grid &grid) {
+    std::memcpy(&zero, grid.zero, sizeof(zero));
+    std::memcpy(&low, grid.low, sizeof(low));
+    std::memcpy(&high, grid.high, sizeof(high));
+  }
+  NIBBLE_INLINE void round(const Floats &x, Floats &value) const {
+    Floats clamped = x < low ? low : x;
+    clamped = clamped > high ? high : clamped;
+    value = (clamped + roundingConstant) - roundingConstant;
+  }
+  NIBBLE_INLINE void encode(const Floats &x, Floats &value, Ints &code) const {
+    round(x, value);
+    code = __builtin_convertvector(value + zero, Ints);
+  }
+
+  Floats zero, low, high;
+};
+
+struct CodeBookCoder {
+  NIBBLE_INLINE CodeBookCoder(const Coding &coding, const Grid &)
+      : book(coding.sorted) {}
+  NIBBLE_INLINE void find(const Floats &x, Ints &index) const {
+    index = Ints{};
+    for (float threshold : book.thresholds)
+      index -= x > threshold; // a true lane is -1
+  }
+  NIBBLE_INLINE void round(const Floats &x, Floats &value) const {
+    Ints index;
+    find(x, index);
+    for (size_t lane = 0; lane < lanes; ++lane)
+      value[lane] = book.values[static_cast<size_t>(index[lane])];
+  }
+  NIBBLE_INLINE void encode(const Floats &x, Floats &value, Ints &code) const {
+    Ints index;
+    find(x, index);
+    for (size_t lane = 0; lane < lanes; ++lane) {
+      value[lane] = book.values[static_cast<size_t>(index[lane])];
+      code[lane] = book.codes[static_cast<size_t>(index[lane])];
+    }
+  }
+
+  const SortedCodeBook &book;
+};
+
+struct FloatCoder {
+  NIBBLE_INLINE FloatCoder(const Coding &coding, const Grid &)
+      : coding(coding) {}
+  NIBBLE_INLINE void round(const Floats &x, Floats &value) const {
+    Ints code;
+    encode(x, value, code);
+  }
+  NIBBLE_INLINE void encode(const Floats &x, Floats &value, Ints &code) const {
+    for (size_t lane = 0; lane < lanes; ++lane) {
+      uint32_t bits =
+          encodeFloat(coding.floatFormat, x[lane], Overflow::Saturate);
+      code[lane] = static_cast<int32_t>(bits);
+      value[lane] = coding.values[bits];
+    }
+  }
+
+  const Coding &coding;
+};
+
+template <typename Coder>
+NIBBLE_INLINE void sumErrorsWith(const Coding &coding, const Grid &grid,
+                                 const float *tile, const float *weights,
+                                 size_t steps, double *errors) {
+  Coder coder(coding, grid);
+  Floats scale;
+  std::memcpy(&scale, grid.scale, sizeof(scale));
+  Doubles sum = {};
+  for (size_t step = 0; step < steps; ++step) {
+    Floats w, weight, value;
+    std::memcpy(&w, tile + step * lanes, sizeof(w));
+    std::memcpy(&weight, weights + step * lanes, sizeof(weight));
+    coder.round(w / scale, value);
+    Doubles error = __builtin_convertvector(w, Doubles) -
+                    __builtin_convertvector(value * scale, Doubles);
+    sum += error * error * __builtin_convertvector(weight, Doubles);
+  }
+  std::memcpy(errors, &sum, sizeof(sum));
+}
+
+template <typename Coder>
+NIBBLE_INLINE void sumMomentsWith(const Coding &coding, const Grid &grid,
+                                  const float *tile, const float *weights,
+                                  size_t steps, double *numerators,
+                                  double *denominators) {
+  Coder coder(coding, grid);
+  Floats scale;
+  std::memcpy(&scale, grid.scale, sizeof(scale));
+  Doubles numerator = {}, denominator = {};
+  for (size_t step = 0; step < steps; ++step) {
+    Floats w, weight, value;
+    std::memcpy(&w, tile + step * lanes, sizeof(w));
+    std::memcpy(&weight, weights + step * lanes, sizeof(weight));
+    coder.round(w / scale, value);
+    Doubles c = __builtin_convertvector(value, Doubles);
+    Doubles weighted = c * __builtin_convertvector(weight, Doubles);
+    numerator += weighted * __builtin_convertvector(w, Doubles);
+    denominator += weighted * c;
+  }
+  std::memcpy(numerators, &numerator, sizeof(numerator));
+  std::memcpy(denominators, &denominator, sizeof(denominator));
+}
+
+template <typename Coder>
+NIBBLE_INLINE void encodeTileWith(const Coding &coding, const Grid &grid,
+                                  const float *tile, const float *valid,
+                                  size_t steps, uint8_t *codes, double *errors,
+                                  double *norms) {
+  Coder coder(coding, grid);
+  Floats scale;
+  std::memcpy(&scale, grid.scale, sizeof(scale));
+  Doubles errorSum = {}, normSum = {};
+  for (size_t step = 0; step < steps; ++step) {
+    Floats w, value;
+    Ints code;
+    std::memcpy(&w, tile + step * lanes, sizeof(w));
+    coder.encode(w / scale, value, code);
+    Bytes bytes = __builtin_convertvector(code, Bytes);
+    std::memcpy(codes + step * lanes, &bytes, sizeof(bytes));
+    Doubles exact = __builtin_convertvector(w, Doubles);
+    Doubles error = exact - __builtin_convertvector(value * scale, Doubles);
+    if (valid) {
+      Floats mask;
+      std::memcpy(&mask, valid + step * lanes, sizeof(mask));
+      error *= __builtin_convertvector(mask, Doubles);
+    }
+    errorSum += error * error;
+    normSum += exact * exact;
+  }
+  std::memcpy(errors, &errorSum, sizeof(errorSum));
+  std::memcpy(norms, &normSum, sizeof(normSum));
+}
+
+} // namespace
+
+Coding::Coding(const StorageFormat &storage)
+    : kind(storage.kind), floatFormat(storage.floatFormat),
+      qmin(smallestCode(storage)), qmax(largestCode(storage)), values() {
+  if (kind == StorageKind::CodeBook)
+    sorted = sortCodeBook(storage);
+  if (kind == StorageKind::Float)
+    for (unsigned code = 0; code < values.size(); ++code)
+      values[code] = codeValue(storage, static_cast<uint8_t>(code));
+}
+
+namespace nibble {
+
+NIBBLE_EACH_ISA
+void extendRange(const float *tile, size_t steps, Range &range) {
+  Floats low, high;
+  Unsigneds magnitude;
+  std::memcpy(&low, range.low, sizeof(low));
+  std::memcpy(&high, range.high, sizeof(high));
+  std::memcpy(&magnitude, range.magnitude, sizeof(magnitude));
+  for (size_t step = 0; step < steps; ++step) {
+    Floats w;
+    Unsigneds bits;
+    std::memcpy(&w, tile + step * lanes, sizeof(w));
+    std::memcpy(&bits, tile + step * lanes, sizeof(bits));
+    low = w < low ? w : low;
+    high = w > high ? w : high;
+    bits &= 0x7fffffff;
+    magnitude = bits > magnitude ? bits : magnitude;
+  }
+  std::memcpy(range.low, &low, sizeof(low));
+  std::memcpy(range.high, &high, sizeof(high));
+  std::memcpy(range.magnitude, &magnitude, sizeof(magnitude));
+}
+
+NIBBLE_EACH_ISA
+void sumErrors(const Coding &coding, const Grid &grid, const float *tile,
+               const float *weights, size_t steps, double *errors) {
+  if (coding.kind == StorageKind::Float)
+    sumErrorsWith<FloatCoder>(coding, grid, tile, weights, steps, errors);
+  else if (coding.kind == StorageKind::CodeBook)
+    sumErrorsWith<CodeBookCoder>(coding, grid, tile, weights, steps, errors);
+  else
+    sumErrorsWith<IntegerCoder>(coding, grid, tile, weights, steps, errors);
+}
+
+NIBBLE_EACH_ISA
+void sumMoments(const Coding &coding, const Grid &grid, const float *tile,
+                const float *weights, size_t steps, double *numerators,
+                double *denominators) {
+  if (coding.kind == StorageKind::Float)
+    sumMomentsWith<FloatCoder>(coding, grid, tile, weights, steps, numerators,
+                               denominators);
+  else if (coding.kind == StorageKind::CodeBook)
+    sumMomentsWith<CodeBookCoder>(coding, grid, tile, weights, steps,
+                                  numerators, denominators);
+  else
+    sumMomentsWith<IntegerCoder>(coding, grid, tile, weights, steps, numerators,
+                                 denominators);
+}
+
+NIBBLE_EACH_ISA
+void encodeTile(const Coding &coding, const Grid &grid, const float *tile,
+                const float *valid, size_t steps, uint8_t *codes,
+                double *errors, double *norms) {
+  if (coding.kind == StorageKind::Float)
+    encodeTileWith<FloatCoder>(coding, grid, tile, valid, steps, codes, errors,
+                               norms);
+  else if (coding.kind == StorageKind::CodeBook)
+    encodeTileWith<CodeBookCoder>(coding, grid, tile, valid, steps, codes,
+                                  errors, norms);
+  else
+    encodeTileWith<IntegerCoder>(coding, grid, tile, valid, steps, codes,
+                                 errors, norms);
+}
+
+} // namespace nibble

@@ -1,0 +1,31 @@
+//===- WeightQuantizer.cpp - An algorithm that quantizes a weight ---------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "nibble/Numerics/WeightQuantizer.h"
+
+using namespace nibble;
+
+WeightQuantizer::~WeightQuantizer() = default;
+
+Result<QuantizedMatrix>
+RoundingQuantizer::quantize(const MatrixView &weight,
+                            const WeightStatistics &statistics,
+                            const Scheme &scheme, unsigned threads) const {
+  const std::vector<float> &squares = statistics.inputSquares;
+  if (!squares.empty() && squares.size() != weight.rows)
+    return Failure{"the statistics are of " + std::to_string(squares.size()) +
+                   " inputs, but the weight has " +
+                   std::to_string(weight.rows)};
+  BlockQuantizerOptions options;
+  options.storage = scheme.storage;
+  options.block = scheme.blockShape();
+  options.symmetric = scheme.symmetric;
+  options.scaleFormat = scheme.scaleFormat;
+  options.search = search;
+  options.rowWeights = squares.empty() ? nullptr : squares.data();
+  options.threads = threads;
+  return quantizeBlocks(weight, options);
+}
