@@ -5,6 +5,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "nibble/Dialect/Nibble/IR/NibbleDialect.h"
+#include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
 #include "nibble/Tools/Registration.h"
 
@@ -15,4 +16,4 @@ void nibble::registerNibbleDialects(mlir::DialectRegistry &registry) {
   registry.insert<NibbleDialect, onnx::OnnxDialect, mlir::func::FuncDialect>();
 }
 
-void nibble::registerNibblePasses() {}
+void nibble::registerNibblePasses() { registerNibbleTransformsPasses(); }

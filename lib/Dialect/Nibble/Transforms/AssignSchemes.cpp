@@ -132,8 +132,7 @@ void AssignSchemes::collectWeights() {
 const Rule *AssignSchemes::findRule(ConstantOp constant,
                                     const Weight &weight) const {
   for (const Rule &rule : parsedRules) {
-    bool matches =
-        rule.names ? rule.names->match(constant.getName()) : false;
+    bool matches = rule.names ? rule.names->match(constant.getName()) : false;
     for (NodeOp reader : weight.readers)
       matches |= rule.names ? rule.names->match(reader.getDisplayName())
                             : reader.getOpType() == rule.opType;
@@ -147,10 +146,10 @@ void AssignSchemes::keep(ConstantOp constant, const Weight &weight,
                          const Twine &why) {
   ++numKept;
   for (NodeOp reader : weight.readers)
-    reader->setAttr(kKeptAttrName,
-                    StringAttr::get(&getContext(),
-                                    "weight '" + constant.getName() + "' " +
-                                        why));
+    reader->setAttr(
+        kKeptAttrName,
+        StringAttr::get(&getContext(),
+                        "weight '" + constant.getName() + "' " + why));
 }
 
 void AssignSchemes::assign(ConstantOp constant, const Weight &weight) {
@@ -162,9 +161,9 @@ void AssignSchemes::assign(ConstantOp constant, const Weight &weight) {
     chosen = rule->scheme;
 
   auto type = dyn_cast<RankedTensorType>(constant.getType());
-  bool isFloat = type && (type.getElementType().isF32() ||
-                          type.getElementType().isF16() ||
-                          type.getElementType().isBF16());
+  bool isFloat =
+      type && (type.getElementType().isF32() || type.getElementType().isF16() ||
+               type.getElementType().isBF16());
   // Indices and shapes are gathered too: they are no weights.
   if (!isFloat && isTable)
     return;
@@ -177,16 +176,16 @@ void AssignSchemes::assign(ConstantOp constant, const Weight &weight) {
                 "is read along both of its dimensions; one scheme cannot "
                 "serve both");
   if (type.getNumElements() < std::max<int64_t>(minElements, 1))
-    return keep(constant, weight, "has fewer than " +
-                                      Twine(minElements.getValue()) +
-                                      " elements");
+    return keep(constant, weight,
+                "has fewer than " + Twine(minElements.getValue()) +
+                    " elements");
   if (!chosen)
     return keep(constant, weight,
-                rule ? "is kept by a rule"
+                rule      ? "is kept by a rule"
                 : isTable ? "is an embedding, which only a rule quantizes"
                           : "has the default scheme 'keep'");
-  constant->setAttr(kEncodingAttrName, getEncoding(&getContext(), *chosen,
-                                                   weight.reductionAxis));
+  constant->setAttr(kEncodingAttrName,
+                    getEncoding(&getContext(), *chosen, weight.reductionAxis));
   ++numAssigned;
 }
 

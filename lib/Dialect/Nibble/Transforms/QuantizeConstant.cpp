@@ -23,7 +23,8 @@ using namespace nibble::onnx;
 
 namespace {
 
-/// The floats of a constant: in the mapped file where they are aligned f32 there.
+/// The floats of a constant: in the mapped file where they are aligned f32
+/// there.
 class WeightFloats {
 public:
   static std::optional<WeightFloats> read(ConstantOp constant) {
@@ -33,9 +34,8 @@ public:
     std::optional<TensorBytes> bytes = getTensorBytes(value);
     if (!bytes || bytes->bytes.size() != getPackedSize(type))
       return std::nullopt;
-    bool aligned = reinterpret_cast<uintptr_t>(bytes->bytes.data()) %
-                       alignof(float) ==
-                   0;
+    bool aligned =
+        reinterpret_cast<uintptr_t>(bytes->bytes.data()) % alignof(float) == 0;
     if (type.getElementType().isF32() && aligned && bytes->storage.empty()) {
       floats.pointer = reinterpret_cast<const float *>(bytes->bytes.data());
       if (bytes->mapped)
@@ -118,8 +118,8 @@ Scheme getScheme(QuantizedAttr encoding, unsigned reductionAxis) {
 
 } // namespace
 
-/// The dimension with blocks of more than one element; the first for blocks that
-/// cover everything.
+/// The dimension with blocks of more than one element; the first for blocks
+/// that cover everything.
 static unsigned getReductionAxis(QuantizedAttr encoding) {
   return encoding.getBlock()[0] == 1 ? 1 : 0;
 }
@@ -130,11 +130,11 @@ LogicalResult nibble::quantizeConstant(ConstantOp constant,
                                        unsigned threads) {
   auto encoding = constant->getAttrOfType<QuantizedAttr>(kEncodingAttrName);
   auto type = dyn_cast<RankedTensorType>(constant.getType());
-  bool simple = encoding && !encoding.getFlat() && !encoding.hasNestedScale() &&
-                !encoding.hasOutliers() && type && type.getRank() == 2 &&
-                encoding.getBlock().size() == 2 &&
-                (!encoding.hasZero() ||
-                 encoding.getZero() == encoding.getStorage());
+  bool simple =
+      encoding && !encoding.getFlat() && !encoding.hasNestedScale() &&
+      !encoding.hasOutliers() && type && type.getRank() == 2 &&
+      encoding.getBlock().size() == 2 &&
+      (!encoding.hasZero() || encoding.getZero() == encoding.getStorage());
   if (!simple)
     return constant.emitError("tensor '")
            << constant.getName()
@@ -156,8 +156,8 @@ LogicalResult nibble::quantizeConstant(ConstantOp constant,
            << constant.getName() << "': " << quantized.error();
   floats->release();
 
-  auto quantizedType = RankedTensorType::get(
-      type.getShape(), type.getElementType(), encoding);
+  auto quantizedType =
+      RankedTensorType::get(type.getShape(), type.getElementType(), encoding);
   OpBuilder builder(constant);
   auto makePart = [&](StringRef suffix, RankedTensorType partType,
                       std::vector<char> bytes) -> Value {
@@ -183,9 +183,8 @@ LogicalResult nibble::quantizeConstant(ConstantOp constant,
                      packCodes(orient(std::move(quantized->zeroPoints),
                                       blockRows, blockCols, transpose),
                                bits));
-  auto assemble =
-      AssembleOp::create(builder, constant.getLoc(), quantizedType, codes,
-                         scales, zeros, Value(), Value());
+  auto assemble = AssembleOp::create(builder, constant.getLoc(), quantizedType,
+                                     codes, scales, zeros, Value(), Value());
   double sqnr = 10 * std::log10(quantized->squaredNorm /
                                 std::max(quantized->squaredError, 1e-300));
   assemble->setAttr(kSqnrAttrName, builder.getF64FloatAttr(sqnr));

@@ -60,9 +60,10 @@ QuantizedAttr nibble::getEncoding(MLIRContext *context, const Scheme &scheme,
   if (!scheme.symmetric && scheme.storage.isInteger())
     zero = storage;
   Builder builder(context);
-  Type scale = scheme.scaleFormat == FloatFormat::F16    ? Type(builder.getF16Type())
-               : scheme.scaleFormat == FloatFormat::BF16 ? Type(builder.getBF16Type())
-                                                         : Type(builder.getF32Type());
+  Type scale =
+      scheme.scaleFormat == FloatFormat::F16    ? Type(builder.getF16Type())
+      : scheme.scaleFormat == FloatFormat::BF16 ? Type(builder.getBF16Type())
+                                                : Type(builder.getF32Type());
   return QuantizedAttr::get(storage, block, TypeAttr::get(scale), zero);
 }
 
@@ -74,12 +75,11 @@ StorageAttr nibble::getStorageAttr(MLIRContext *context,
   case StorageKind::Unsigned:
     return StorageAttr::getInteger(context, storage.bits, /*isSigned=*/false);
   case StorageKind::Float:
-    return StorageAttr::get(context,
-                            storage.floatFormat == FloatFormat::F8E5M2
-                                ? CodeKind::F8E5M2
-                            : storage.floatFormat == FloatFormat::F4E2M1FN
-                                ? CodeKind::F4E2M1FN
-                                : CodeKind::F8E4M3FN);
+    return StorageAttr::get(
+        context, storage.floatFormat == FloatFormat::F8E5M2 ? CodeKind::F8E5M2
+                 : storage.floatFormat == FloatFormat::F4E2M1FN
+                     ? CodeKind::F4E2M1FN
+                     : CodeKind::F8E4M3FN);
   case StorageKind::CodeBook:
     if (storage == StorageFormat::getNF4())
       return StorageAttr::get(context, CodeKind::NF4);

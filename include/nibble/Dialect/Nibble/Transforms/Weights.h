@@ -28,8 +28,8 @@ struct MatrixSource {
 /// dimensions.
 MatrixSource getMatrixSource(mlir::Value value);
 
-/// The dimension of the matrix in `value` that the products of `node` are summed
-/// over (MatMul, Gemm), or that a row of a table runs along (Gather).
+/// The dimension of the matrix in `value` that the products of `node` are
+/// summed over (MatMul, Gemm), or that a row of a table runs along (Gather).
 unsigned getReductionAxis(onnx::NodeOp node, bool transposed);
 
 /// The encoding of a matrix by `scheme` with its groups along `reductionAxis`.
