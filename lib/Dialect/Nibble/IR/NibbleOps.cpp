@@ -322,6 +322,10 @@ static LogicalResult verifyQuantization(Operation *op, Type input,
   if (encoding.hasOutliers())
     return op->emitOpError()
            << "cannot choose outliers: split them off and assemble (Spec C20)";
+  if (encoding.getStorage().isInteger() &&
+      encoding.getStorage().getBitWidth() > 16)
+    return op->emitOpError()
+           << "quantizes to integers of at most 16 bits (Spec C20)";
   return verifyPart(op, "an input", input, getExpressedType(type), "C20");
 }
 
@@ -383,13 +387,15 @@ LogicalResult QuantizeDynamicOp::verify() {
   if (failed(verifyQuantization(*this, getInput().getType(), getType())))
     return failure();
   QuantizedAttr encoding = getQuantization(getType());
-  if (encoding.hasNestedScale() ||
-      (encoding.hasZero() && !isa<StorageAttr>(encoding.getZero())))
-    return emitOpError() << "finds scales that are floats and zero points that "
-                            "are integers, neither nested (Spec C21)";
+  if (encoding.hasNestedScale())
+    return emitOpError() << "finds scales that are floats (Spec C21)";
+  if (encoding.hasZero() && encoding.getZero() != encoding.getStorage())
+    return emitOpError()
+           << "finds zero points that are codes of the storage (Spec C21)";
   return success();
 }
 
+/// The input's type without the encoding (Spec C22).
 LogicalResult DequantizeOp::inferReturnTypes(MLIRContext *,
                                              std::optional<Location> location,
                                              Adaptor adaptor,
@@ -445,6 +451,9 @@ LogicalResult MatmulOp::verify() {
       !compute.isSignlessInteger(8))
     return emitOpError() << "computes in f32, f16, bf16 or i8, not " << compute
                          << " (Spec C25)";
+  if (compute.isInteger() && getQuantization(getWeight().getType()).getFlat())
+    return emitOpError() << "computes in i8 only where the weight's blocks are "
+                            "not flat (Spec C25)";
   return success();
 }
 

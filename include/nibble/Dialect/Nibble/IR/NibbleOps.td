@@ -173,8 +173,8 @@ def Nibble_QuantizeDynamicOp : Nibble_Op<"quantize_dynamic", [Pure]> {
   let description = [{
     Every block gets the scale (and zero point) of its own smallest and largest
     value (Spec S11), and is then quantized as by `nibble.quantize`. The input's
-    type is the result's without the encoding (Spec C20); scales and zero points
-    are not nested, and zero points are integers (Spec C21).
+    type is the result's without the encoding (Spec C20); scales are floats and
+    zero points codes of the storage (Spec C21).
 
     ```mlir
     %q = nibble.quantize_dynamic %x
@@ -219,8 +219,8 @@ def Nibble_MatmulOp : Nibble_Op<"matmul", [Pure, InferTypeOpAdaptor]> {
 
     - `f32`: factors and sums in f32;
     - `f16`, `bf16`: factors rounded to that type, sums in f32;
-    - `i8`: activations quantized to 8 bits for each block of k, sums of
-      integers inside a block, f32 across blocks.
+    - `i8`: as f32, after the activations were quantized to i8 with one scale
+      for each row and block of k.
 
     ```mlir
     %y = nibble.matmul %x, %w bias(%b : tensor<64xf32>) compute f32
