@@ -69,9 +69,9 @@ func.func @outliers_of_an_assembly(%c: tensor<64x8xi8>, %s: tensor<1x8xf32>, %i:
 func.func @outliers_of_another_type(%c: tensor<64x8xi8>, %s: tensor<1x8xf32>, %i: tensor<5xi32>, %v: tensor<5x8xf16>)
     -> (tensor<?xi32>, tensor<?x8xf16>) {
   %w = nibble.assemble %c scales(%s) outliers(%i, %v : tensor<5xi32>, tensor<5x8xf16>) : !q
-  // CHECK: %[[O:.*]]:2 = nibble.outliers
+  // CHECK: %[[A:.*]], %[[B:.*]] = nibble.outliers
   %0, %1 = nibble.outliers %w : !q -> tensor<?xi32>, tensor<?x8xf16>
-  // CHECK: return %[[O]]#0, %[[O]]#1
+  // CHECK: return %[[A]], %[[B]]
   return %0, %1 : tensor<?xi32>, tensor<?x8xf16>
 }
 

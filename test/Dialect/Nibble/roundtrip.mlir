@@ -36,7 +36,7 @@ func.func private @storages(
 
 // CHECK-LABEL: func.func private @code_books(
 // CHECK-SAME: codebook<[-1.000000e+00, 0.000000e+00, 0.3333333[[D:[0-9]*]], 1.000000e+00]>
-// CHECK-SAME: codebook<[1.401{{[0-9]*}}E-45, 3.40282{{[0-9]*}}E+38]>
+// CHECK-SAME: codebook<[1.401{{[0-9]*}}e-45, 3.40282{{[0-9]*}}E+38]>
 func.func private @code_books(
   tensor<4xf32, #nibble.quantized<codebook<[-1.0, 0.0, 0.333333343, 1.0]>, block = [2], scale = f32>>,
   tensor<4xf32, #nibble.quantized<codebook<[1.4e-45, 3.402823466e38]>, block = [2], scale = f32>>)
