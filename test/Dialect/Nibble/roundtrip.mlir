@@ -3,9 +3,7 @@
 // RUN: nibble-opt %s --mlir-print-op-generic | nibble-opt | FileCheck %s
 // RUN: nibble-opt %s --emit-bytecode | nibble-opt | FileCheck %s
 
-// Every op, and every form of the encoding. Spec C1 to C27 hold here and are
-// broken in invalid.mlir; here the types of the parts follow from the whole
-// (Spec S1, S2).
+// Every op, and every form of the encoding; invalid.mlir has what is refused.
 
 // CHECK-LABEL: func.func private @storages(
 // CHECK-SAME: #nibble.quantized<i2, block = [*, *], scale = f32>

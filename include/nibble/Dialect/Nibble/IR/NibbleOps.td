@@ -214,7 +214,7 @@ def Nibble_MatmulOp : Nibble_Op<"matmul", [Pure, InferTypeOpAdaptor]> {
     `result[..., n] = sum over k of activations[..., k] * weight[k, n] + bias[n]`
     over the expressed values (Spec S12); `transposed` reads `weight[n, k]`
     instead, so that one tensor serves as an embedding and as a head. Shapes
-    are Spec C23, the bias C24. The compute type says how exact the product is
+    and bias are Spec C23, C24. The compute type says how exact the product is
     (Spec S13, C25):
 
     - `f32`: factors and sums in f32;
