@@ -35,7 +35,7 @@ struct Weight {
   bool hasOneAxis = true;
 };
 
-struct AssignSchemes : impl::NibbleAssignSchemesBase<AssignSchemes> {
+struct AssignSchemes : nibble::impl::NibbleAssignSchemesBase<AssignSchemes> {
   using NibbleAssignSchemesBase::NibbleAssignSchemesBase;
 
   void runOnOperation() override;

@@ -94,6 +94,12 @@ std::vector<char> packScales(const std::vector<float> &scales,
   return bytes;
 }
 
+/// The dimension with blocks of more than one element; the first for blocks
+/// that cover everything.
+unsigned findReductionAxis(QuantizedAttr encoding) {
+  return encoding.getBlock()[0] == 1 ? 1 : 0;
+}
+
 /// The scheme that an encoding of a matrix stands for.
 Scheme getScheme(QuantizedAttr encoding, unsigned reductionAxis) {
   Scheme scheme;
@@ -118,12 +124,6 @@ Scheme getScheme(QuantizedAttr encoding, unsigned reductionAxis) {
 
 } // namespace
 
-/// The dimension with blocks of more than one element; the first for blocks
-/// that cover everything.
-static unsigned getReductionAxis(QuantizedAttr encoding) {
-  return encoding.getBlock()[0] == 1 ? 1 : 0;
-}
-
 LogicalResult nibble::quantizeConstant(ConstantOp constant,
                                        const WeightQuantizer &quantizer,
                                        const WeightStatistics &statistics,
@@ -144,7 +144,7 @@ LogicalResult nibble::quantizeConstant(ConstantOp constant,
     return constant.emitError("tensor '")
            << constant.getName() << "' has no float data that can be read";
 
-  unsigned axis = getReductionAxis(encoding);
+  unsigned axis = findReductionAxis(encoding);
   size_t K = type.getDimSize(axis), N = type.getDimSize(1 - axis);
   MatrixView view = axis == 0 ? MatrixView::rowMajor(floats->data(), K, N)
                               : MatrixView::columnMajor(floats->data(), K, N);

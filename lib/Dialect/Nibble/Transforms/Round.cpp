@@ -18,7 +18,7 @@ using namespace nibble;
 using namespace nibble::onnx;
 
 namespace {
-struct Round : impl::NibbleRoundBase<Round> {
+struct Round : nibble::impl::NibbleRoundBase<Round> {
   using NibbleRoundBase::NibbleRoundBase;
 
   void runOnOperation() override {

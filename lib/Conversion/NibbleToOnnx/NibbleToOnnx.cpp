@@ -1,0 +1,115 @@
+//===- NibbleToOnnx.cpp - Quantized tensors to ONNX's ops ------------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "nibble/Conversion/NibbleToOnnx.h"
+
+#include "QuantizedWeight.h"
+#include "nibble/Dialect/Nibble/Transforms/Passes.h"
+#include "nibble/Dialect/Onnx/Transforms/Opset.h"
+
+namespace nibble {
+#define GEN_PASS_DEF_CONVERTNIBBLETOONNX
+#include "nibble/Conversion/NibbleToOnnx.h.inc"
+} // namespace nibble
+
+using namespace mlir;
+using namespace nibble;
+using namespace nibble::onnx;
+
+namespace {
+
+enum class Format { MatMulNBits, Bnb4, Qdq };
+
+struct ToOnnx : nibble::impl::ConvertNibbleToOnnxBase<ToOnnx> {
+  using ConvertNibbleToOnnxBase::ConvertNibbleToOnnxBase;
+
+  void runOnOperation() override;
+
+private:
+  FailureOr<Format> chooseFormat(const QuantizedWeight &weight);
+  LogicalResult convert(AssembleOp op);
+  void eraseParts(AssembleOp op);
+};
+
+} // namespace
+
+FailureOr<Format> ToOnnx::chooseFormat(const QuantizedWeight &weight) {
+  std::pair<Format, std::optional<std::string>> choices[] = {
+      {Format::MatMulNBits, whyNotMatMulNBits(weight)},
+      {Format::Bnb4, whyNotBnb4(weight)},
+      {Format::Qdq, whyNotQdq(weight)}};
+  StringRef names[] = {"matmulnbits", "bnb4", "qdq"};
+  std::string reasons;
+  AssembleOp op = weight.op;
+  for (auto [name, choice] : llvm::zip(names, choices)) {
+    if (format != "auto" && format != name)
+      continue;
+    if (!choice.second)
+      return choice.first;
+    reasons += (reasons.empty() ? "" : ", and ") + *choice.second;
+  }
+  return op.emitError("tensor '")
+         << weight.name << "' cannot be written as " << format << ": it "
+         << reasons;
+}
+
+/// Removes the constants of `op` that nobody else reads.
+void ToOnnx::eraseParts(AssembleOp op) {
+  SmallVector<Value> parts(op->getOperands());
+  op.erase();
+  for (Value part : parts)
+    if (auto constant = part.getDefiningOp<ConstantOp>())
+      if (constant->use_empty())
+        constant.erase();
+}
+
+LogicalResult ToOnnx::convert(AssembleOp op) {
+  auto weight = readWeight(op);
+  if (failed(weight))
+    return failure();
+  auto chosen = chooseFormat(*weight);
+  if (failed(chosen))
+    return failure();
+  switch (*chosen) {
+  case Format::MatMulNBits: {
+    FormatCounts counts = writeMatMulNBits(*weight, accuracyLevel);
+    numMatMulNBits += counts.matMuls;
+    numGathers += counts.gathers;
+    requireDomain(getOperation(), "com.microsoft", 1);
+    break;
+  }
+  case Format::Bnb4:
+    numBnb4 += writeBnb4(*weight).matMuls;
+    requireDomain(getOperation(), "com.microsoft", 1);
+    break;
+  case Format::Qdq:
+    if (failed(raiseOpset(getOperation(), getQdqOpset(*weight))))
+      return failure();
+    writeQdq(*weight);
+    ++numDequantize;
+    break;
+  }
+  eraseParts(op);
+  return success();
+}
+
+void ToOnnx::runOnOperation() {
+  if (!llvm::is_contained({"auto", "matmulnbits", "bnb4", "qdq"},
+                          StringRef(format))) {
+    emitError(UnknownLoc::get(&getContext()))
+        << "'" << format
+        << "' is no format; use auto, matmulnbits, bnb4 or qdq";
+    return signalPassFailure();
+  }
+  SmallVector<AssembleOp> assembles;
+  getOperation().walk([&](AssembleOp op) { assembles.push_back(op); });
+  for (AssembleOp op : assembles)
+    if (failed(convert(op)))
+      return signalPassFailure();
+  if (!assembles.empty())
+    requireFreeInitializers(getOperation());
+  getOperation().walk([](NodeOp node) { node->removeAttr(kKeptAttrName); });
+}

@@ -1,0 +1,156 @@
+//===- QuantizedWeight.cpp - A weight on its way out ----------------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "QuantizedWeight.h"
+
+#include "nibble/Dialect/Nibble/Transforms/Weights.h"
+#include "nibble/Dialect/Onnx/IR/TensorData.h"
+#include "nibble/Numerics/Packing.h"
+
+#include <cstring>
+
+using namespace mlir;
+using namespace nibble;
+using namespace nibble::onnx;
+
+/// Unpacks integer or code book codes to a byte each.
+static std::optional<std::vector<uint8_t>> readCodes(Value value,
+                                                     StorageAttr storage) {
+  Attribute constant = getConstantValue(value);
+  std::optional<TensorBytes> data = getTensorBytes(constant);
+  auto type = dyn_cast<RankedTensorType>(value.getType());
+  if (!data || !type || data->bytes.size() != getPackedSize(type))
+    return std::nullopt;
+  std::vector<uint8_t> codes(type.getNumElements());
+  unpackLowBitsFirst(reinterpret_cast<const uint8_t *>(data->bytes.data()),
+                     codes.size(), storage.getBitWidth(),
+                     storage.isInteger() && storage.isSigned(), codes.data());
+  return codes;
+}
+
+static void addReaders(Value value, NodeOp transpose,
+                       std::vector<WeightReader> &readers) {
+  for (OpOperand &use : value.getUses()) {
+    WeightReader reader;
+    reader.node = dyn_cast<NodeOp>(use.getOwner());
+    reader.operand = use.getOperandNumber();
+    reader.transpose = transpose;
+    if (reader.node && getWeightOperand(reader.node) == reader.operand) {
+      if (reader.node.isOnnx("MatMul"))
+        reader.kind = WeightReader::MatMul;
+      else if (reader.node.isOnnx("Gemm"))
+        reader.kind = WeightReader::Gemm;
+      else if (!transpose)
+        reader.kind = WeightReader::Gather;
+    } else if (reader.node && !transpose && reader.node.getNumResults() == 1 &&
+               getMatrixSource(reader.node.getResult(0)).transposed) {
+      addReaders(reader.node.getResult(0), reader.node, readers);
+      continue;
+    }
+    readers.push_back(reader);
+  }
+}
+
+FailureOr<QuantizedWeight> nibble::readWeight(AssembleOp op) {
+  QuantizedWeight weight;
+  weight.op = op;
+  weight.type = cast<RankedTensorType>(op.getResult().getType());
+  weight.encoding = getQuantization(weight.type);
+  auto codes = op.getCodes().getDefiningOp<ConstantOp>();
+  if (!codes)
+    return op.emitError("has codes that are no onnx.constant, which ONNX cannot "
+                        "hold");
+  StringRef name = codes.getName();
+  name.consume_back(".codes");
+  weight.name = name.str();
+  auto fail = [&](const Twine &why) {
+    return op.emitError("tensor '") << weight.name << "' " << why;
+  };
+  if (weight.encoding.hasOutliers() || weight.encoding.hasNestedScale() ||
+      weight.encoding.hasNestedZero() || weight.encoding.hasLayout())
+    return fail("has outliers, nested scales or a layout, which no ONNX op "
+                "holds");
+  std::optional<std::vector<uint8_t>> unpacked =
+      readCodes(op.getCodes(), weight.encoding.getStorage());
+  std::optional<std::vector<float>> scales =
+      getFloats(getConstantValue(op.getScales()));
+  if (!unpacked || !scales)
+    return fail("has codes or scales that are no constants");
+  weight.codes = std::move(*unpacked);
+  weight.scales = std::move(*scales);
+  weight.gridShape = weight.encoding.getGridShape(weight.type.getShape());
+  if (weight.encoding.hasZero()) {
+    auto zero = dyn_cast<StorageAttr>(weight.encoding.getZero());
+    auto zeros = zero ? readCodes(op.getZeros(), zero) : std::nullopt;
+    if (!zeros || zero != weight.encoding.getStorage())
+      return fail("has zero points that are no constants of its storage");
+    weight.zeroPoints = std::move(*zeros);
+  }
+  addReaders(op.getResult(), {}, weight.readers);
+  return weight;
+}
+
+//===----------------------------------------------------------------------===//
+// OnnxBuilder
+//===----------------------------------------------------------------------===//
+
+Value OnnxBuilder::makeConstant(StringRef name, ArrayRef<int64_t> shape,
+                                Type elementType, std::vector<char> bytes) {
+  auto type = RankedTensorType::get(shape, elementType);
+  TypedAttr value = makeTensorValue(type, name, std::move(bytes));
+  return ConstantOp::create(builder,
+                            NameLoc::get(builder.getStringAttr(name)), type,
+                            builder.getStringAttr(name), value,
+                            TensorField::raw_data, DictionaryAttr());
+}
+
+Value OnnxBuilder::makeScales(StringRef name, ArrayRef<int64_t> shape,
+                              Type elementType, ArrayRef<float> scales) {
+  FloatFormat format = elementType.isF16()    ? FloatFormat::F16
+                       : elementType.isBF16() ? FloatFormat::BF16
+                                              : FloatFormat::F32;
+  std::vector<char> bytes(scales.size() * elementType.getIntOrFloatBitWidth() /
+                          8);
+  encodeArray(format, scales.data(), scales.size(), bytes.data());
+  return makeConstant(name, shape, elementType, std::move(bytes));
+}
+
+NodeOp OnnxBuilder::makeNode(
+    StringRef opType, StringRef domain, StringRef name, StringRef output,
+    ValueRange inputs, ArrayRef<std::pair<StringRef, int64_t>> attributes,
+    Type resultType) {
+  SmallVector<Attribute> entries;
+  for (auto [key, value] : attributes)
+    entries.push_back(NodeAttributeAttr::get(builder.getContext(),
+                                             builder.getStringAttr(key),
+                                             builder.getI64IntegerAttr(value)));
+  return NodeOp::create(
+      builder, NameLoc::get(builder.getStringAttr(name)), resultType,
+      builder.getStringAttr(opType),
+      domain.empty() ? StringAttr() : builder.getStringAttr(domain),
+      StringAttr(), builder.getStringAttr(name),
+      builder.getStrArrayAttr({output}), builder.getArrayAttr(entries),
+      DictionaryAttr(), inputs, 0);
+}
+
+void nibble::replaceProduct(const WeightReader &reader, NodeOp product) {
+  NodeOp node = reader.node;
+  Value result = product.getResult(0);
+  Value addend = reader.kind == WeightReader::Gemm ? node.getInput(2) : Value();
+  bool isBias = product.getInputs().size() > 3 && addend &&
+                product.getInputs().back() == addend;
+  if (addend && !isBias) {
+    OnnxBuilder builder(node);
+    std::string inner = (node.getOutputName(0) + "_product").str();
+    product.setOutputsAttr(builder.builder.getStrArrayAttr({inner}));
+    NodeOp sum = builder.makeNode("Add", "", node.getDisplayName() + "_bias",
+                                  node.getOutputName(0), {result, addend}, {},
+                                  result.getType());
+    result = sum.getResult(0);
+  }
+  node.getResult(0).replaceAllUsesWith(result);
+  node.erase();
+}

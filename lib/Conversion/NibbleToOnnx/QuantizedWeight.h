@@ -1,0 +1,98 @@
+//===- QuantizedWeight.h - A weight on its way out --------------*- C++ -*-===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef NIBBLE_LIB_CONVERSION_NIBBLETOONNX_QUANTIZEDWEIGHT_H
+#define NIBBLE_LIB_CONVERSION_NIBBLETOONNX_QUANTIZEDWEIGHT_H
+
+#include "nibble/Dialect/Nibble/IR/NibbleOps.h"
+#include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
+
+#include "mlir/IR/Builders.h"
+
+namespace nibble {
+
+/// A node that reads a quantized weight.
+struct WeightReader {
+  enum Kind { MatMul, Gemm, Gather, Other };
+  Kind kind = Other;
+  onnx::NodeOp node;
+  unsigned operand = 0;
+  /// The Transpose between the weight and the node, or null.
+  onnx::NodeOp transpose;
+};
+
+/// The constants of a nibble.assemble, unpacked: a byte a code.
+struct QuantizedWeight {
+  AssembleOp op;
+  std::string name;
+  QuantizedAttr encoding;
+  mlir::RankedTensorType type;
+  std::vector<WeightReader> readers;
+  llvm::SmallVector<int64_t> gridShape;
+  std::vector<uint8_t> codes;      // in the order of the tensor
+  std::vector<float> scales;       // in the order of the grid
+  std::vector<uint8_t> zeroPoints; // likewise, or empty
+};
+
+/// Reads the constants behind `op`. An error says which part is none.
+mlir::FailureOr<QuantizedWeight> readWeight(AssembleOp op);
+
+/// The width that ONNX stores a code of `bits` in: 2, 4 or 8.
+inline unsigned getContainerBits(unsigned bits) {
+  return bits <= 2 ? 2 : bits <= 4 ? 4 : 8;
+}
+
+/// Makes initializers and nodes beside a weight.
+class OnnxBuilder {
+public:
+  explicit OnnxBuilder(mlir::Operation *before) : builder(before) {}
+  void setInsertionPoint(mlir::Operation *before) {
+    builder.setInsertionPoint(before);
+  }
+
+  /// An initializer of `bytes`, in the layout of raw_data.
+  mlir::Value makeConstant(llvm::StringRef name, llvm::ArrayRef<int64_t> shape,
+                           mlir::Type elementType, std::vector<char> bytes);
+  /// Scales (f32) in `elementType`, which holds each exactly.
+  mlir::Value makeScales(llvm::StringRef name, llvm::ArrayRef<int64_t> shape,
+                         mlir::Type elementType,
+                         llvm::ArrayRef<float> scales);
+  /// A node with one result.
+  onnx::NodeOp makeNode(llvm::StringRef opType, llvm::StringRef domain,
+                        llvm::StringRef name, llvm::StringRef output,
+                        mlir::ValueRange inputs,
+                        llvm::ArrayRef<std::pair<llvm::StringRef, int64_t>> attributes,
+                        mlir::Type resultType);
+
+  mlir::OpBuilder builder;
+};
+
+/// Whether this weight and all its readers can be written in a format; if not,
+/// why.
+std::optional<std::string> whyNotMatMulNBits(const QuantizedWeight &weight);
+std::optional<std::string> whyNotBnb4(const QuantizedWeight &weight);
+std::optional<std::string> whyNotQdq(const QuantizedWeight &weight);
+
+struct FormatCounts {
+  unsigned matMuls = 0, gathers = 0;
+};
+
+/// Replace the readers of the weight; `op` is left without uses.
+FormatCounts writeMatMulNBits(const QuantizedWeight &weight,
+                              int64_t accuracyLevel);
+FormatCounts writeBnb4(const QuantizedWeight &weight);
+void writeQdq(const QuantizedWeight &weight);
+
+/// The opset of ONNX that DequantizeLinear needs for this weight.
+int64_t getQdqOpset(const QuantizedWeight &weight);
+
+/// Replaces the reader by `product`, whose last dimension is that of the weight,
+/// with a Gemm's C added. Shared by the formats.
+void replaceProduct(const WeightReader &reader, onnx::NodeOp product);
+
+} // namespace nibble
+
+#endif // NIBBLE_LIB_CONVERSION_NIBBLETOONNX_QUANTIZEDWEIGHT_H
