@@ -35,6 +35,9 @@ target_compile_features(NibbleFlags INTERFACE cxx_std_17)
 if(NIBBLE_SANITIZE)
   target_compile_options(NibbleFlags INTERFACE $<BUILD_INTERFACE:-fsanitize=address,undefined;-fno-sanitize-recover=undefined;-fno-omit-frame-pointer>)
   target_link_options(NibbleFlags INTERFACE $<BUILD_INTERFACE:-fsanitize=address,undefined>)
+  add_library(NibbleSanitizerOptions OBJECT ${CMAKE_CURRENT_LIST_DIR}/SanitizerOptions.cpp)
+  target_link_libraries(NibbleFlags INTERFACE
+    $<BUILD_INTERFACE:$<TARGET_OBJECTS:NibbleSanitizerOptions>>)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
     # libMLIR is not instrumented, so vptr checks see types they cannot know.
     target_compile_options(NibbleFlags INTERFACE $<BUILD_INTERFACE:-fno-sanitize=vptr>)

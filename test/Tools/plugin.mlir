@@ -1,3 +1,5 @@
+// Stock mlir-opt cannot load a library with sanitizers.
+// UNSUPPORTED: sanitizers
 // RUN: mlir-opt --load-dialect-plugin=%nibble_plugin %s \
 // RUN:   --pass-pipeline='builtin.module(canonicalize)' | FileCheck %s
 // RUN: mlir-opt --load-dialect-plugin=%nibble_plugin --load-pass-plugin=%nibble_plugin \

@@ -95,6 +95,11 @@ func.func private @f(tensor<4x4xf32, #nibble.quantized<u4, block = flat [], scal
 
 // -----
 
+// expected-error @+1 {{a flat block numbers the elements, and there are more than 2^63 (Spec C4)}}
+func.func private @f(tensor<4294967296x4294967296xf32, #nibble.quantized<u4, block = flat [32], scale = f32>>)
+
+// -----
+
 // Spec C5: scales
 
 // expected-error @+1 {{a scale is f32, f16, bf16, f8E8M0FNU or quantized<...> (Spec C5)}}

@@ -388,7 +388,7 @@ static ParseResult parseBlock(AsmParser &parser,
           return success();
         }
         SMLoc loc = parser.getCurrentLocation();
-        int64_t extent;
+        int64_t extent = 0;
         if (parser.parseInteger(extent))
           return failure();
         // Here and not in the verifier: -1 is the whole extent in memory.
@@ -619,6 +619,18 @@ LogicalResult QuantizedAttr::verify(EmitError emitError, StorageAttr storage,
   return verifyZero(emitError, storage, zero);
 }
 
+/// The number of elements: dynamic where a dimension is, none where it
+/// overflows.
+static std::optional<int64_t> getElementCount(ArrayRef<int64_t> shape) {
+  if (ShapedType::isDynamicShape(shape))
+    return ShapedType::kDynamic;
+  int64_t count = 1;
+  for (int64_t size : shape)
+    if (llvm::MulOverflow(count, size, count))
+      return std::nullopt;
+  return count;
+}
+
 LogicalResult QuantizedAttr::verifyEncoding(ArrayRef<int64_t> shape,
                                             Type elementType,
                                             EmitError emitError) const {
@@ -629,6 +641,9 @@ LogicalResult QuantizedAttr::verifyEncoding(ArrayRef<int64_t> shape,
     return emitError() << "the block has " << getBlock().size()
                        << " extents and the tensor " << shape.size()
                        << " dimensions (Spec C11)";
+  if (getFlat() && !getElementCount(shape))
+    return emitError() << "a flat block numbers the elements, and there are "
+                          "more than 2^63 (Spec C4)";
   if (hasOutliers() && getOutliers().getKind() == OutlierKind::Columns &&
       getOutliers().getAxis() >= static_cast<int64_t>(shape.size()))
     return emitError() << "the outliers' dimension " << getOutliers().getAxis()
@@ -668,9 +683,8 @@ static int64_t getGridExtent(int64_t size, int64_t block) {
 SmallVector<int64_t>
 QuantizedAttr::getGridShape(ArrayRef<int64_t> shape) const {
   if (getFlat()) {
-    int64_t count = ShapedType::isDynamicShape(shape)
-                        ? ShapedType::kDynamic
-                        : ShapedType::getNumElements(shape);
+    // The verifier refuses a count that overflows.
+    int64_t count = getElementCount(shape).value_or(ShapedType::kDynamic);
     return {getGridExtent(count, getBlock().front())};
   }
   SmallVector<int64_t> grid;
