@@ -4,6 +4,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "nibble/Conversion/NibbleToOnnx.h"
 #include "nibble/Dialect/Nibble/IR/NibbleDialect.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
@@ -16,4 +17,7 @@ void nibble::registerNibbleDialects(mlir::DialectRegistry &registry) {
   registry.insert<NibbleDialect, onnx::OnnxDialect, mlir::func::FuncDialect>();
 }
 
-void nibble::registerNibblePasses() { registerNibbleTransformsPasses(); }
+void nibble::registerNibblePasses() {
+  registerNibbleTransformsPasses();
+  registerNibbleToOnnxPasses();
+}

@@ -1,4 +1,5 @@
-//===- Bnb4.cpp - com.microsoft's 4-bit code books -------------------------===//
+//===- Bnb4.cpp - com.microsoft's 4-bit code books
+//-------------------------===//
 //
 // Part of the Nibble project.
 //

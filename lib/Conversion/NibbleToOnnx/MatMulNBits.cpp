@@ -6,8 +6,8 @@
 //
 // MatMulNBits: B is uint8 [N, blocks, block_size * bits / 8], low bits first
 // along K; scales [N, blocks]; zero points packed likewise, [N, bytes]; without
-// them the zero point is 2^(bits-1). GatherBlockQuantized reads the same rows of
-// a table as [rows, bytes] (ONNX Runtime, contrib ops).
+// them the zero point is 2^(bits-1). GatherBlockQuantized reads the same rows
+// of a table as [rows, bytes] (ONNX Runtime, contrib ops).
 //
 //===----------------------------------------------------------------------===//
 
@@ -42,9 +42,9 @@ static std::optional<unsigned> getSharedAxis(const QuantizedWeight &weight) {
   std::optional<unsigned> shared;
   for (const WeightReader &reader : weight.readers) {
     NodeOp node = reader.node;
-    bool last = reader.kind == WeightReader::Gather ||
-                (reader.kind == WeightReader::Gemm &&
-                 node.getInt("transB", 0) != 0);
+    bool last =
+        reader.kind == WeightReader::Gather ||
+        (reader.kind == WeightReader::Gemm && node.getInt("transB", 0) != 0);
     unsigned axis = last != static_cast<bool>(reader.transpose) ? 1 : 0;
     if (shared && *shared != axis)
       return std::nullopt;
@@ -92,9 +92,9 @@ static std::optional<Rows> getRows(const QuantizedWeight &weight) {
   int64_t extent = block[*axis];
   // A group of the runtime's own sizes stays as it is.
   bool usual = extent >= int64_t(kMinBlockSize) && llvm::isPowerOf2_64(extent);
-  rows.blockSize = usual ? extent
-                         : chooseBlockSize(rows, extent,
-                                           !weight.zeroPoints.empty());
+  rows.blockSize =
+      usual ? extent
+            : chooseBlockSize(rows, extent, !weight.zeroPoints.empty());
   return rows;
 }
 
@@ -188,9 +188,9 @@ static Initializers makeInitializers(const QuantizedWeight &weight,
     for (size_t n = 0; n < rows.N; ++n) {
       for (size_t k = 0; k < rows.K; ++k)
         row[k] = weight.codes[k * rowStride + n * colStride] + offset;
-      packLowBitsFirst(
-          row.data(), row.size(), rows.bits,
-          reinterpret_cast<uint8_t *>(packed.data()) + n * rowBytes);
+      packLowBitsFirst(row.data(), row.size(), rows.bits,
+                       reinterpret_cast<uint8_t *>(packed.data()) +
+                           n * rowBytes);
     }
     codesShape = {int64_t(rows.N), int64_t(rowBytes)};
   } else {
@@ -202,8 +202,9 @@ static Initializers makeInitializers(const QuantizedWeight &weight,
   }
 
   Initializers result;
-  result.codes = builder.makeConstant(weight.name + "_Q" + std::to_string(rows.bits),
-                                      codesShape, byte, std::move(packed));
+  result.codes =
+      builder.makeConstant(weight.name + "_Q" + std::to_string(rows.bits),
+                           codesShape, byte, std::move(packed));
   // [blocks, N] to [N, blocks].
   std::vector<float> grid =
       expandGrid<float>(weight, rows, ArrayRef<float>(weight.scales));
@@ -236,8 +237,8 @@ static Value getBias(const WeightReader &reader, const Rows &rows) {
     return {};
   Value bias = node.getInput(2);
   auto type = bias ? dyn_cast<RankedTensorType>(bias.getType()) : nullptr;
-  bool fits = type && type.getRank() == 1 &&
-              type.getDimSize(0) == int64_t(rows.N);
+  bool fits =
+      type && type.getRank() == 1 && type.getDimSize(0) == int64_t(rows.N);
   return fits ? bias : Value();
 }
 
@@ -260,15 +261,15 @@ static void writeProduct(const WeightReader &reader, const Rows &rows,
     inputs.push_back(absent()); // g_idx
     inputs.push_back(bias);
   }
-  NodeOp product = builder.makeNode(
-      "MatMulNBits", "com.microsoft", node.getDisplayName(),
-      node.getOutputName(0), inputs,
-      {{"K", rows.K},
-       {"N", rows.N},
-       {"bits", rows.bits},
-       {"block_size", rows.blockSize},
-       {"accuracy_level", accuracyLevel}},
-      node.getResult(0).getType());
+  NodeOp product =
+      builder.makeNode("MatMulNBits", "com.microsoft", node.getDisplayName(),
+                       node.getOutputName(0), inputs,
+                       {{"K", rows.K},
+                        {"N", rows.N},
+                        {"bits", rows.bits},
+                        {"block_size", rows.blockSize},
+                        {"accuracy_level", accuracyLevel}},
+                       node.getResult(0).getType());
   replaceProduct(reader, product);
 }
 
@@ -279,14 +280,14 @@ static void writeGather(const WeightReader &reader, const Rows &rows,
   SmallVector<Value> inputs = {table, node.getInputs()[1], parts.scales};
   if (parts.zeroPoints)
     inputs.push_back(parts.zeroPoints);
-  NodeOp gather = builder.makeNode("GatherBlockQuantized", "com.microsoft",
-                                   node.getDisplayName(), node.getOutputName(0),
-                                   inputs,
-                                   {{"bits", rows.bits},
-                                    {"block_size", rows.blockSize},
-                                    {"gather_axis", 0},
-                                    {"quantize_axis", 1}},
-                                   node.getResult(0).getType());
+  NodeOp gather =
+      builder.makeNode("GatherBlockQuantized", "com.microsoft",
+                       node.getDisplayName(), node.getOutputName(0), inputs,
+                       {{"bits", rows.bits},
+                        {"block_size", rows.blockSize},
+                        {"gather_axis", 0},
+                        {"quantize_axis", 1}},
+                       node.getResult(0).getType());
   node.getResult(0).replaceAllUsesWith(gather.getResult(0));
   node.erase();
 }
@@ -319,7 +320,8 @@ static Value makeTableView(const QuantizedWeight &weight, const Rows &rows,
           .getResult(0);
   if (!padded)
     return table;
-  Value begin = vector("_table_begin", {0}), end = vector("_table_end", {rowBytes}),
+  Value begin = vector("_table_begin", {0}),
+        end = vector("_table_end", {rowBytes}),
         axis = vector("_table_axis", {1});
   return builder
       .makeNode("Slice", "", name, name, {table, begin, end, axis}, {},

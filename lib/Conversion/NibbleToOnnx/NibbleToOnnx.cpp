@@ -1,4 +1,5 @@
-//===- NibbleToOnnx.cpp - Quantized tensors to ONNX's ops ------------------===//
+//===- NibbleToOnnx.cpp - Quantized tensors to ONNX's ops
+//------------------===//
 //
 // Part of the Nibble project.
 //
@@ -8,7 +9,7 @@
 
 #include "QuantizedWeight.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
-#include "nibble/Dialect/Onnx/Transforms/Opset.h"
+#include "nibble/Dialect/Onnx/Utils/Opset.h"
 
 namespace nibble {
 #define GEN_PASS_DEF_CONVERTNIBBLETOONNX
@@ -51,9 +52,8 @@ FailureOr<Format> ToOnnx::chooseFormat(const QuantizedWeight &weight) {
       return choice.first;
     reasons += (reasons.empty() ? "" : ", and ") + *choice.second;
   }
-  return op.emitError("tensor '")
-         << weight.name << "' cannot be written as " << format << ": it "
-         << reasons;
+  return op.emitError("tensor '") << weight.name << "' cannot be written as "
+                                  << format << ": it " << reasons;
 }
 
 /// Removes the constants of `op` that nobody else reads.

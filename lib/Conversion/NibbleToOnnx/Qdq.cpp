@@ -1,12 +1,14 @@
-//===- Qdq.cpp - DequantizeLinear ------------------------------------------===//
+//===- Qdq.cpp - DequantizeLinear
+//------------------------------------------===//
 //
 // Part of the Nibble project.
 //
 //===----------------------------------------------------------------------===//
 //
 // ONNX DequantizeLinear: per tensor (a scalar scale), per axis (a vector) or
-// blocked along one axis (opset 21; the scale has the weight's rank). Containers:
-// int4 and uint4 from opset 21, int2 and uint2 from 25, f8 from 19, f4 from 23.
+// blocked along one axis (opset 21; the scale has the weight's rank).
+// Containers: int4 and uint4 from opset 21, int2 and uint2 from 25, f8 from 19,
+// f4 from 23.
 //
 //===----------------------------------------------------------------------===//
 
@@ -28,7 +30,8 @@ struct Granularity {
 };
 } // namespace
 
-static std::optional<Granularity> getGranularity(const QuantizedWeight &weight) {
+static std::optional<Granularity>
+getGranularity(const QuantizedWeight &weight) {
   if (weight.encoding.getFlat())
     return std::nullopt;
   ArrayRef<int64_t> shape = weight.type.getShape();
@@ -101,7 +104,7 @@ packContainer(MLIRContext *context, StorageAttr storage,
 
 void nibble::writeQdq(const QuantizedWeight &weight) {
   OnnxBuilder builder(weight.op);
-  MLIRContext *context = weight.op.getContext();
+  MLIRContext *context = weight.type.getContext();
   StorageAttr storage = weight.encoding.getStorage();
   Granularity granularity = *getGranularity(weight);
   SmallVector<int64_t> gridShape;
@@ -120,9 +123,8 @@ void nibble::writeQdq(const QuantizedWeight &weight) {
                                       weight.scales));
   if (!weight.zeroPoints.empty()) {
     auto [zeroType, zeros] = packContainer(context, storage, weight.zeroPoints);
-    inputs.push_back(builder.makeConstant(weight.name + "_zero_point",
-                                          gridShape, zeroType,
-                                          std::move(zeros)));
+    inputs.push_back(builder.makeConstant(
+        weight.name + "_zero_point", gridShape, zeroType, std::move(zeros)));
   }
   SmallVector<std::pair<StringRef, int64_t>> attributes;
   if (granularity.kind != Granularity::Tensor)

@@ -61,8 +61,9 @@ FailureOr<QuantizedWeight> nibble::readWeight(AssembleOp op) {
   weight.encoding = getQuantization(weight.type);
   auto codes = op.getCodes().getDefiningOp<ConstantOp>();
   if (!codes)
-    return op.emitError("has codes that are no onnx.constant, which ONNX cannot "
-                        "hold");
+    return op.emitError(
+        "has codes that are no onnx.constant, which ONNX cannot "
+        "hold");
   StringRef name = codes.getName();
   name.consume_back(".codes");
   weight.name = name.str();
@@ -101,9 +102,8 @@ Value OnnxBuilder::makeConstant(StringRef name, ArrayRef<int64_t> shape,
                                 Type elementType, std::vector<char> bytes) {
   auto type = RankedTensorType::get(shape, elementType);
   TypedAttr value = makeTensorValue(type, name, std::move(bytes));
-  return ConstantOp::create(builder,
-                            NameLoc::get(builder.getStringAttr(name)), type,
-                            builder.getStringAttr(name), value,
+  return ConstantOp::create(builder, NameLoc::get(builder.getStringAttr(name)),
+                            type, builder.getStringAttr(name), value,
                             TensorField::raw_data, DictionaryAttr());
 }
 
@@ -118,10 +118,10 @@ Value OnnxBuilder::makeScales(StringRef name, ArrayRef<int64_t> shape,
   return makeConstant(name, shape, elementType, std::move(bytes));
 }
 
-NodeOp OnnxBuilder::makeNode(
-    StringRef opType, StringRef domain, StringRef name, StringRef output,
-    ValueRange inputs, ArrayRef<std::pair<StringRef, int64_t>> attributes,
-    Type resultType) {
+NodeOp OnnxBuilder::makeNode(StringRef opType, StringRef domain, StringRef name,
+                             StringRef output, ValueRange inputs,
+                             ArrayRef<std::pair<StringRef, int64_t>> attributes,
+                             Type resultType) {
   SmallVector<Attribute> entries;
   for (auto [key, value] : attributes)
     entries.push_back(NodeAttributeAttr::get(builder.getContext(),

@@ -58,14 +58,13 @@ public:
                            mlir::Type elementType, std::vector<char> bytes);
   /// Scales (f32) in `elementType`, which holds each exactly.
   mlir::Value makeScales(llvm::StringRef name, llvm::ArrayRef<int64_t> shape,
-                         mlir::Type elementType,
-                         llvm::ArrayRef<float> scales);
+                         mlir::Type elementType, llvm::ArrayRef<float> scales);
   /// A node with one result.
-  onnx::NodeOp makeNode(llvm::StringRef opType, llvm::StringRef domain,
-                        llvm::StringRef name, llvm::StringRef output,
-                        mlir::ValueRange inputs,
-                        llvm::ArrayRef<std::pair<llvm::StringRef, int64_t>> attributes,
-                        mlir::Type resultType);
+  onnx::NodeOp
+  makeNode(llvm::StringRef opType, llvm::StringRef domain, llvm::StringRef name,
+           llvm::StringRef output, mlir::ValueRange inputs,
+           llvm::ArrayRef<std::pair<llvm::StringRef, int64_t>> attributes,
+           mlir::Type resultType);
 
   mlir::OpBuilder builder;
 };
@@ -89,8 +88,8 @@ void writeQdq(const QuantizedWeight &weight);
 /// The opset of ONNX that DequantizeLinear needs for this weight.
 int64_t getQdqOpset(const QuantizedWeight &weight);
 
-/// Replaces the reader by `product`, whose last dimension is that of the weight,
-/// with a Gemm's C added. Shared by the formats.
+/// Replaces the reader by `product`, whose last dimension is that of the
+/// weight, with a Gemm's C added. Shared by the formats.
 void replaceProduct(const WeightReader &reader, onnx::NodeOp product);
 
 } // namespace nibble
