@@ -235,18 +235,33 @@ SortedCodeBook nibble::sortCodeBook(const StorageFormat &storage) {
   return sorted;
 }
 
+static uint8_t nearestEntry(const std::vector<float> &codeBook, float x) {
+  // The neighbours of x; the first of equal entries.
+  const float *below = nullptr, *above = nullptr;
+  for (const float &entry : codeBook) {
+    if (entry <= x && (!below || entry > *below))
+      below = &entry;
+    if (entry > x && (!above || entry < *above))
+      above = &entry;
+  }
+  const float *nearest = below ? below : above;
+  if (below && above) {
+    double middle =
+        (static_cast<double>(*below) + static_cast<double>(*above)) / 2;
+    if (x > middle || (x == middle && above < below))
+      nearest = above;
+  }
+  return static_cast<uint8_t>(nearest - codeBook.data());
+}
+
 uint8_t nibble::encodeNearest(const StorageFormat &storage, float x) {
   if (storage.kind == StorageKind::Float)
     return static_cast<uint8_t>(
         encodeFloat(storage.floatFormat, x, Overflow::Saturate));
   if (std::isnan(x))
     x = 0;
-  if (storage.kind == StorageKind::CodeBook) {
-    SortedCodeBook sorted = sortCodeBook(storage);
-    auto above =
-        std::lower_bound(sorted.thresholds.begin(), sorted.thresholds.end(), x);
-    return sorted.codes[static_cast<size_t>(above - sorted.thresholds.begin())];
-  }
+  if (storage.kind == StorageKind::CodeBook)
+    return nearestEntry(storage.codeBook, x);
   float least = static_cast<float>(smallestCode(storage));
   float greatest = static_cast<float>(largestCode(storage));
   return static_cast<uint8_t>(

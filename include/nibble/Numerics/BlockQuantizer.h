@@ -1,5 +1,4 @@
-//===- BlockQuantizer.h - A matrix to codes, scales and zero points *- C++
-//-*-===//
+//===- BlockQuantizer.h - Matrix to codes and scales ------------*- C++ -*-===//
 //
 // Part of the Nibble project.
 //
@@ -40,19 +39,17 @@ struct MatrixView {
 };
 
 /// How a block's scale (and zero point) is found. Let lo and hi be the least
-/// and greatest value of the block *and 0*, [qmin, qmax] the storage's
-/// integers.
+/// and greatest value of the block *and 0*, and [qmin, qmax] the integers of
+/// the storage.
 enum class ScaleSearch : uint8_t {
   /// From the range. The scale is computed in double precision, then made
   /// representable (see BlockQuantizerOptions::scaleFormat).
   ///  - Asymmetric: scale = (hi - lo) / (qmax - qmin); zero point =
   ///    clamp(roundeven(qmin - lo / scale), qmin, qmax) from the final scale.
-  ///    So
-  ///    0 is exact.
+  ///    So 0 is exact.
   ///  - Symmetric: m is hi or lo, whichever is larger in magnitude (lo if
-  ///  equal);
-  ///    scale = -m / 2^(bits-1), so that m lands on qmin exactly. The scale is
-  ///    negative where m > 0.
+  ///    equal); scale = -m / 2^(bits-1), so that m lands on qmin exactly. The
+  ///    scale is negative where m > 0.
   ///  - Floats and code books: max(hi, -lo) / largestMagnitude(storage).
   MinMax,
   /// Tries candidates and keeps, in this order and only where the error falls,
@@ -60,14 +57,13 @@ enum class ScaleSearch : uint8_t {
   ///  1. MinMax itself, so that the result is never worse;
   ///  2. symmetric: scale = +-f * max(hi, -lo) / 2^(bits-1) for 20 factors f
   ///     from 1.15 to 0.5; floats and code books likewise, positive only, over
-  ///     largestMagnitude;
+  ///     largestMagnitude(storage);
   ///     asymmetric: scale = f * (hi - lo) / (qmax - qmin) for 11 factors from
-  ///     1
-  ///     to 0.5, each with the zero point roundeven(qmin - lo * (qmax - qmin) /
-  ///     (hi - lo)) + {-1, 0, 1}, clamped;
+  ///     1 to 0.5, each with the zero points roundeven(qmin - lo * (qmax -
+  ///     qmin) / (hi - lo)) + {0, -1, 1}, clamped;
   ///  3. twice the closed-form fit for the codes found so far,
-  ///     scale = sum(weight * c * w) / sum(weight * c^2), c = code value - zero
-  ///     point.
+  ///     scale = sum(weight * c * w) / sum(weight * c^2), with c = code value -
+  ///     zero point.
   LeastSquares,
 };
 
@@ -77,13 +73,17 @@ struct BlockQuantizerOptions {
   /// No zero point. Needs signed storage among the integers; always true for
   /// floats and code books.
   bool symmetric = false;
-  /// f32, f16, bf16 or f8E8M0FNU. A scale is rounded half to even, but up in
-  /// f8E8M0FNU, so that the range still covers the block. Its magnitude is then
-  /// at most the largest finite number, also divided, in formats as wide as
-  /// f32, by the least power of two that is >= the largest |code - zero point|,
-  /// so that no code dequantizes to infinity; codes saturate beyond. A scale
-  /// that rounds to zero becomes the smallest positive number. f8E8M0FNU has no
-  /// sign: symmetric scales are max(hi / qmax, lo / qmin).
+  /// f32, f16, bf16 or f8E8M0FNU. A scale is computed in double precision, then
+  ///  - clamped to a largest magnitude: of f16 its largest finite number; of
+  ///  the
+  ///    others that number over the least power of two that is not less than
+  ///    the largest possible |code value - zero point|. So no code dequantizes
+  ///    to infinity; codes saturate beyond;
+  ///  - rounded to f32 and then to the format, half to even; but in f8E8M0FNU
+  ///    up to a power of two, so that the range still covers the block;
+  ///  - where that gives zero, made the smallest positive (or negative) number.
+  /// f8E8M0FNU has no sign: the symmetric MinMax scale is then max(hi / qmax,
+  /// lo / qmin), and only positive scales are searched.
   FloatFormat scaleFormat = FloatFormat::F32;
   ScaleSearch search = ScaleSearch::MinMax;
   /// For LeastSquares: the weight of each row's errors (diag(H) of the inputs),

@@ -81,9 +81,8 @@ enum class Overflow : uint8_t {
 ///    format that has no NaN.
 ///  - A format without negative zero gives zero for it.
 ///  - f8E8M0FNU has no sign and no zero: zero and negative numbers give NaN,
-///  also
-///    when saturating; positive numbers below 2^-127 give 2^-127; half way
-///    between two powers of two goes up.
+///    even when saturating; positive numbers below 2^-127 give 2^-127; half
+///    way between two powers of two goes up.
 uint32_t encodeFloat(FloatFormat format, float x,
                      Overflow overflow = Overflow::ByFormat);
 
