@@ -361,13 +361,9 @@ struct StripTile {
   bool isPadded() const { return (end - begin) % lanes != 0; }
   template <typename Visit> void forEach(Visit visit) const {
     size_t row = begin / cols, col = begin % cols;
-    for (size_t i = 0; i < end - begin; ++i) {
-      visit(i / lanes, i % lanes, firstRow + row, firstCol + col);
-      if (++col == cols) {
-        col = 0;
-        ++row;
-      }
-    }
+    for (size_t i = 0; i < end - begin; col = 0, ++row)
+      for (; col < cols && i < end - begin; ++col, ++i)
+        visit(i / lanes, i % lanes, firstRow + row, firstCol + col);
   }
 
   size_t firstRow, firstCol, cols, begin, end;
@@ -383,17 +379,38 @@ static void gather(const Job &job, const Tile &tile, Buffers &buffers) {
   });
 }
 
-/// Whole rows of lanes where the matrix has them in memory so.
+/// Copies rows x usedLanes elements one by one, along the axis that is
+/// contiguous in memory where there is one.
+template <typename T>
+static void copyStrided(const T *from, ptrdiff_t fromRow, ptrdiff_t fromLane,
+                        T *to, ptrdiff_t toRow, ptrdiff_t toLane, size_t rows,
+                        size_t usedLanes) {
+  if (fromLane == 1 && toLane == 1) {
+    for (size_t row = 0; row < rows; ++row, from += fromRow, to += toRow)
+      std::copy_n(from, usedLanes, to);
+    return;
+  }
+  for (size_t lane = 0; lane < usedLanes; ++lane) {
+    const T *source = from + static_cast<ptrdiff_t>(lane) * fromLane;
+    T *target = to + static_cast<ptrdiff_t>(lane) * toLane;
+    for (size_t row = 0; row < rows; ++row, source += fromRow, target += toRow)
+      *target = *source;
+  }
+}
+
 static void gather(const Job &job, const BlockTile &tile, Buffers &buffers) {
-  if (tile.blockCols != 1 || tile.isPadded() || job.matrix.colStride != 1)
+  if (tile.blockCols != 1)
     return gather<BlockTile>(job, tile, buffers);
-  buffers.tile.resize(tile.steps() * lanes);
-  const float *row =
-      job.matrix.data +
-      static_cast<ptrdiff_t>(tile.firstRow) * job.matrix.rowStride +
-      static_cast<ptrdiff_t>(tile.firstCol);
-  for (size_t step = 0; step < tile.rows; ++step, row += job.matrix.rowStride)
-    std::copy(row, row + lanes, &buffers.tile[step * lanes]);
+  if (tile.isPadded())
+    buffers.tile.assign(tile.steps() * lanes, 0.0f);
+  else
+    buffers.tile.resize(tile.steps() * lanes);
+  const MatrixView &matrix = job.matrix;
+  copyStrided(matrix.data +
+                  static_cast<ptrdiff_t>(tile.firstRow) * matrix.rowStride +
+                  static_cast<ptrdiff_t>(tile.firstCol) * matrix.colStride,
+              matrix.rowStride, matrix.colStride, buffers.tile.data(), lanes, 1,
+              tile.rows, tile.usedLanes);
 }
 
 /// The weight of each element, 0 for padding.
@@ -427,11 +444,11 @@ static void scatterCodes(const Job &job, const Tile &tile,
 
 static void scatterCodes(const Job &job, const BlockTile &tile,
                          const Buffers &buffers) {
-  if (tile.blockCols != 1 || tile.isPadded() || job.codeColStride != 1)
+  if (tile.blockCols != 1)
     return scatterCodes<BlockTile>(job, tile, buffers);
-  uint8_t *row = job.codes + job.codeIndex(tile.firstRow, tile.firstCol);
-  for (size_t step = 0; step < tile.rows; ++step, row += job.codeRowStride)
-    std::copy_n(&buffers.codes[step * lanes], lanes, row);
+  copyStrided(buffers.codes.data(), lanes, 1,
+              job.codes + job.codeIndex(tile.firstRow, tile.firstCol),
+              job.codeRowStride, job.codeColStride, tile.rows, tile.usedLanes);
 }
 
 /// Rounds the gathered tile to the grid and stores its codes.
@@ -905,7 +922,7 @@ void nibble::dequantize(const QuantizedMatrix &matrix, float *values,
       std::max<size_t>(1, grainElements / std::max<size_t>(1, matrix.cols));
   parallelFor(matrix.rows, grain, threads, [&](size_t begin, size_t end) {
     for (size_t row = begin; row < end; ++row) {
-      const uint8_t *codes = &matrix.codes[row * matrix.cols];
+      const uint8_t *codes = matrix.codes.data() + row * matrix.cols;
       size_t firstBlock = row / matrix.block.rows * blockCols;
       float *out = values + static_cast<ptrdiff_t>(row) * rowStride;
       for (size_t blockCol = 0; blockCol < blockCols; ++blockCol) {
