@@ -6,6 +6,7 @@
 
 #include "nibble/Tools/ModelFile.h"
 
+#include "nibble/Conversion/NibbleToOnnx.h"
 #include "nibble/Onnx/Import.h"
 #include "nibble/Support/OutputFile.h"
 
@@ -13,6 +14,7 @@
 #include "mlir/IR/AsmState.h"
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/Parser/Parser.h"
+#include "mlir/Pass/PassManager.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/SourceMgr.h"
@@ -43,8 +45,14 @@ OwningOpRef<ModuleOp> nibble::loadModel(StringRef path, MLIRContext *context) {
 
 LogicalResult nibble::saveModel(ModuleOp module, StringRef path,
                                 const ExportOptions &options, bool bytecode) {
-  if (isOnnxFile(path))
+  if (isOnnxFile(path)) {
+    // What is still in the nibble dialect has no form in the file.
+    PassManager passes(module.getContext(), ModuleOp::getOperationName());
+    passes.addPass(createConvertNibbleToOnnx());
+    if (failed(passes.run(module)))
+      return failure();
     return exportOnnx(module, path, options);
+  }
   auto fail = [&](llvm::Error error) {
     return module.emitError(llvm::toString(std::move(error)));
   };

@@ -4,15 +4,6 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "nibble/Tools/Registration.h"
+#include "nibble/Tools/OptMain.h"
 
-#include "mlir/IR/DialectRegistry.h"
-#include "mlir/Tools/mlir-opt/MlirOptMain.h"
-
-int main(int argc, char **argv) {
-  mlir::DialectRegistry registry;
-  nibble::registerAllDialects(registry);
-  nibble::registerAllPasses();
-  return mlir::asMainReturnCode(mlir::MlirOptMain(
-      argc, argv, "Nibble's modular optimizer driver\n", registry));
-}
+int main(int argc, char **argv) { return nibble::optMain(argc, argv); }

@@ -22,8 +22,9 @@ bool isOnnxFile(llvm::StringRef path);
 mlir::OwningOpRef<mlir::ModuleOp> loadModel(llvm::StringRef path,
                                             mlir::MLIRContext *context);
 
-/// Writes a model: `.onnx` by export, `.mlirbc` as bytecode, anything else as
-/// text ("-" is standard output). The file appears whole or not at all.
+/// Writes a model: `.onnx` by export (after --convert-nibble-to-onnx),
+/// `.mlirbc` as bytecode, anything else as text ("-" is standard output). The
+/// file appears whole or not at all.
 mlir::LogicalResult saveModel(mlir::ModuleOp module, llvm::StringRef path,
                               const ExportOptions &options = {},
                               bool bytecode = false);
