@@ -4,8 +4,9 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "QuantizeConstant.h"
+#include "nibble/Dialect/Nibble/Transforms/Round.h"
 
+#include "QuantizeConstant.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
 
 namespace nibble {
@@ -17,6 +18,24 @@ using namespace mlir;
 using namespace nibble;
 using namespace nibble::onnx;
 
+FailureOr<unsigned> nibble::roundWeights(ModuleOp module, ScaleSearch search,
+                                         unsigned threads,
+                                         RoundProgress progress) {
+  RoundingQuantizer quantizer(search);
+  SmallVector<ConstantOp> constants;
+  module.walk([&](ConstantOp constant) {
+    if (constant->hasAttr(kEncodingAttrName))
+      constants.push_back(constant);
+  });
+  for (ConstantOp constant : constants) {
+    if (auto type = dyn_cast<ShapedType>(constant.getType()); type && progress)
+      progress(constant.getName(), type.getNumElements());
+    if (failed(quantizeConstant(constant, quantizer, {}, threads)))
+      return failure();
+  }
+  return constants.size();
+}
+
 namespace {
 struct Round : nibble::impl::NibbleRoundBase<Round> {
   using NibbleRoundBase::NibbleRoundBase;
@@ -27,18 +46,12 @@ struct Round : nibble::impl::NibbleRoundBase<Round> {
           << "'" << scale << "' is no source of scales; use minmax or search";
       return signalPassFailure();
     }
-    RoundingQuantizer quantizer(scale == "minmax" ? ScaleSearch::MinMax
-                                                  : ScaleSearch::LeastSquares);
-    SmallVector<ConstantOp> constants;
-    getOperation().walk([&](ConstantOp constant) {
-      if (constant->hasAttr(kEncodingAttrName))
-        constants.push_back(constant);
-    });
-    for (ConstantOp constant : constants) {
-      if (failed(quantizeConstant(constant, quantizer, {}, threads)))
-        return signalPassFailure();
-      ++numRounded;
-    }
+    auto search =
+        scale == "minmax" ? ScaleSearch::MinMax : ScaleSearch::LeastSquares;
+    auto rounded = roundWeights(getOperation(), search, threads);
+    if (failed(rounded))
+      return signalPassFailure();
+    numRounded += *rounded;
   }
 };
 } // namespace

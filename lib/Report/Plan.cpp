@@ -1,0 +1,91 @@
+//===- Plan.cpp - What will be quantized, or was --------------------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "nibble/Report/ModelReport.h"
+
+#include "Describe.h"
+#include "nibble/Dialect/Nibble/IR/NibbleOps.h"
+#include "nibble/Dialect/Nibble/Transforms/Passes.h"
+
+using namespace mlir;
+using namespace nibble;
+using namespace nibble::onnx;
+
+/// Bytes of the codes, scales and zero points of a type, densely packed.
+static uint64_t countBytes(RankedTensorType type) {
+  auto bytes = [](RankedTensorType part) -> uint64_t {
+    return part ? getPackedSize(part).value_or(0) : 0;
+  };
+  return bytes(getCodesType(type)) + bytes(getScalesType(type)) +
+         bytes(getZerosType(type));
+}
+
+static PlannedWeight planWeight(Value value, StringRef name,
+                                RankedTensorType quantizedType) {
+  PlannedWeight weight;
+  weight.name = name.str();
+  weight.readers = describeReaders(value);
+  weight.scheme = describeEncoding(getQuantization(quantizedType));
+  weight.shape = describeShape(quantizedType);
+  weight.parameters = quantizedType.getNumElements();
+  weight.bytesBefore =
+      getPackedSize(getExpressedType(quantizedType)).value_or(0);
+  weight.bytesAfter = countBytes(quantizedType);
+  return weight;
+}
+
+QuantizationPlan nibble::collectPlan(ModuleOp module) {
+  QuantizationPlan plan;
+  module.walk([&](Operation *op) {
+    if (auto constant = dyn_cast<ConstantOp>(op)) {
+      auto encoding =
+          constant->getAttrOfType<QuantizedAttr>(kEncodingAttrName);
+      auto type = dyn_cast<RankedTensorType>(constant.getType());
+      if (encoding && type)
+        plan.weights.push_back(planWeight(
+            constant.getResult(), constant.getName(),
+            RankedTensorType::get(type.getShape(), type.getElementType(),
+                                  encoding)));
+    } else if (auto assemble = dyn_cast<AssembleOp>(op)) {
+      auto codes = assemble.getCodes().getDefiningOp<ConstantOp>();
+      if (!codes)
+        return;
+      StringRef name = codes.getName();
+      name.consume_back(".codes");
+      PlannedWeight weight =
+          planWeight(assemble.getResult(), name,
+                     cast<RankedTensorType>(assemble.getResult().getType()));
+      if (auto sqnr = assemble->getAttrOfType<FloatAttr>(kSqnrAttrName))
+        weight.sqnr = sqnr.getValueAsDouble();
+      plan.weights.push_back(std::move(weight));
+    } else if (auto node = dyn_cast<NodeOp>(op)) {
+      if (auto why = node->getAttrOfType<StringAttr>(kKeptAttrName))
+        plan.kept.push_back(
+            {node.getDisplayName(), node.getOpType().str(), why.str()});
+    }
+  });
+  return plan;
+}
+
+llvm::json::Object nibble::toJSON(const QuantizationPlan &plan) {
+  llvm::json::Array weights, kept;
+  for (const PlannedWeight &weight : plan.weights) {
+    llvm::json::Object entry{{"name", weight.name},
+                             {"readers", weight.readers},
+                             {"scheme", weight.scheme},
+                             {"shape", weight.shape},
+                             {"parameters", weight.parameters},
+                             {"bytes_before", weight.bytesBefore},
+                             {"bytes_after", weight.bytesAfter}};
+    if (weight.sqnr)
+      entry["sqnr_db"] = *weight.sqnr;
+    weights.push_back(std::move(entry));
+  }
+  for (const KeptNode &node : plan.kept)
+    kept.push_back(llvm::json::Object{
+        {"node", node.node}, {"op_type", node.opType}, {"why", node.why}});
+  return {{"weights", std::move(weights)}, {"kept", std::move(kept)}};
+}
