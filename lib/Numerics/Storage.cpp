@@ -207,6 +207,7 @@ float nibble::largestMagnitude(const StorageFormat &storage) {
 
 SortedCodeBook nibble::sortCodeBook(const StorageFormat &storage) {
   std::vector<std::pair<float, unsigned>> entries;
+  entries.reserve(storage.codeBook.size());
   for (size_t i = 0; i < storage.codeBook.size(); ++i)
     entries.emplace_back(storage.codeBook[i], static_cast<unsigned>(i));
   // -0 equals 0 here, so that the lower code stays of two equal values.

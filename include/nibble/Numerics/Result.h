@@ -26,10 +26,13 @@ public:
   Result(Failure failure) : reason(std::move(failure.message)) {}
 
   explicit operator bool() const { return content.has_value(); }
+  // The caller has asked before.
+  // NOLINTBEGIN(bugprone-unchecked-optional-access)
   T &operator*() { return *content; }
   const T &operator*() const { return *content; }
   T *operator->() { return &*content; }
   const T *operator->() const { return &*content; }
+  // NOLINTEND(bugprone-unchecked-optional-access)
 
   /// Empty where there is a value.
   const std::string &error() const { return reason; }
