@@ -268,6 +268,7 @@ struct Job {
   /// rowWeights, or null.
   const float *weights;
   ptrdiff_t weightRowStride, weightColStride;
+  bool weighByMagnitude;
   BlockShape block;
   uint8_t *codes;
   ptrdiff_t codeRowStride, codeColStride;
@@ -413,12 +414,15 @@ static void gather(const Job &job, const BlockTile &tile, Buffers &buffers) {
               tile.rows, tile.usedLanes);
 }
 
-/// The weight of each element, 0 for padding.
+/// The weight of each element, 0 for padding. The tile has been gathered.
 template <typename Tile>
 static void gatherWeights(const Job &job, const Tile &tile, Buffers &buffers) {
   buffers.weights.assign(tile.steps() * lanes, 0.0f);
   tile.forEach([&](size_t step, size_t lane, size_t row, size_t col) {
-    buffers.weights[step * lanes + lane] = job.weightAt(row, col);
+    float weight = job.weightAt(row, col);
+    if (job.weighByMagnitude)
+      weight *= std::fabs(buffers.tile[step * lanes + lane]);
+    buffers.weights[step * lanes + lane] = weight;
   });
 }
 
@@ -818,6 +822,7 @@ static std::optional<Failure> run(const MatrixView &matrix,
   job.weights = options.rowWeights;
   job.weightRowStride = 1;
   job.weightColStride = 0;
+  job.weighByMagnitude = options.weighByMagnitude;
   job.block = result.block;
   job.codes = result.codes.data();
   job.codeRowStride = static_cast<ptrdiff_t>(matrix.cols);

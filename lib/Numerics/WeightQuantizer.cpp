@@ -26,6 +26,7 @@ RoundingQuantizer::quantize(const MatrixView &weight,
   options.scaleFormat = scheme.scaleFormat;
   options.search = search;
   options.rowWeights = squares.empty() ? nullptr : squares.data();
+  options.weighByMagnitude = squares.empty();
   options.threads = threads;
   return quantizeBlocks(weight, options);
 }

@@ -88,9 +88,8 @@ void WeightCounter::countQuantizedNode(NodeOp node) {
       granularity =
           (node.getInt("quant_type", 1) ? "nf4, " : "fp4, ") + granularity;
     else
-      granularity =
-          llvm::formatv("{0} bits, ", node.getInt("bits", 4)).str() +
-          granularity;
+      granularity = llvm::formatv("{0} bits, ", node.getInt("bits", 4)).str() +
+                    granularity;
   } else if (node.isMicrosoft("GatherBlockQuantized")) {
     codes = 0;
     auto type = dyn_cast<RankedTensorType>(
@@ -124,8 +123,7 @@ void WeightCounter::countQuantizedNode(NodeOp node) {
     return;
   }
   Value source = skipViews(node.getInput(codes));
-  auto constant =
-      source ? source.getDefiningOp<ConstantOp>() : ConstantOp();
+  auto constant = source ? source.getDefiningOp<ConstantOp>() : ConstantOp();
   if (!constant)
     return;
   // A node that shares another one's codes adds nothing.
@@ -225,10 +223,12 @@ ModelReport nibble::describeModel(ModuleOp module) {
     if (auto constant = dyn_cast<ConstantOp>(op)) {
       if (auto type = dyn_cast<ShapedType>(constant.getType()))
         counter.countConstant(constant.getResult(), constant.getName(), type);
-    } else if (auto node = dyn_cast<NodeOp>(op); node && node.isOnnx("Constant")) {
+    } else if (auto node = dyn_cast<NodeOp>(op);
+               node && node.isOnnx("Constant")) {
       auto tensor =
           dyn_cast_if_present<TensorAttr>(node.getAttributeValue("value"));
-      auto typed = tensor ? dyn_cast<TypedAttr>(tensor.getValue()) : TypedAttr();
+      auto typed =
+          tensor ? dyn_cast<TypedAttr>(tensor.getValue()) : TypedAttr();
       if (typed && node.getNumResults() == 1)
         counter.countConstant(node.getResult(0), node.getDisplayName(),
                               cast<ShapedType>(typed.getType()));

@@ -41,14 +41,13 @@ QuantizationPlan nibble::collectPlan(ModuleOp module) {
   QuantizationPlan plan;
   module.walk([&](Operation *op) {
     if (auto constant = dyn_cast<ConstantOp>(op)) {
-      auto encoding =
-          constant->getAttrOfType<QuantizedAttr>(kEncodingAttrName);
+      auto encoding = constant->getAttrOfType<QuantizedAttr>(kEncodingAttrName);
       auto type = dyn_cast<RankedTensorType>(constant.getType());
       if (encoding && type)
-        plan.weights.push_back(planWeight(
-            constant.getResult(), constant.getName(),
-            RankedTensorType::get(type.getShape(), type.getElementType(),
-                                  encoding)));
+        plan.weights.push_back(
+            planWeight(constant.getResult(), constant.getName(),
+                       RankedTensorType::get(type.getShape(),
+                                             type.getElementType(), encoding)));
     } else if (auto assemble = dyn_cast<AssembleOp>(op)) {
       auto codes = assemble.getCodes().getDefiningOp<ConstantOp>();
       if (!codes)

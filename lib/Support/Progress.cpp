@@ -37,9 +37,9 @@ void Progress::show(llvm::StringRef item) {
   double part = total > 0 ? double(done) / double(total) : 0;
   double seconds = std::chrono::duration<double>(shown - start).count();
   std::string rest =
-      part > 0.01 ? llvm::formatv("{0:f0} s left", seconds / part - seconds)
-                        .str()
-                  : "";
+      part > 0.01
+          ? llvm::formatv("{0:f0} s left", seconds / part - seconds).str()
+          : "";
   if (!terminal) {
     llvm::errs() << llvm::formatv("{0}: {1:P0}, {2}, {3}\n", what, part, rest,
                                   item);

@@ -14,8 +14,9 @@
 
 namespace nibble {
 
-/// Shows on standard error how much of `total` (of any unit) is done and how long
-/// the rest will take: a bar on a terminal, a line every few seconds elsewhere.
+/// Shows on standard error how much of `total` (of any unit) is done and how
+/// long the rest will take: a bar on a terminal, a line every few seconds
+/// elsewhere.
 class Progress {
 public:
   Progress(llvm::StringRef what, int64_t total, bool quiet = false);

@@ -197,8 +197,10 @@ static void forEachBlock(const MatrixView &matrix,
       for (size_t r = r0; r < std::min(r0 + blockRows, matrix.rows); ++r)
         for (size_t c = c0; c < std::min(c0 + blockCols, matrix.cols); ++c) {
           block.values.push_back(matrix.at(r, c));
-          block.weights.push_back(options.rowWeights ? options.rowWeights[r]
-                                                     : 1.0f);
+          float weight = options.rowWeights ? options.rowWeights[r] : 1.0f;
+          if (options.weighByMagnitude)
+            weight *= std::fabs(matrix.at(r, c));
+          block.weights.push_back(weight);
           places.push_back({r, c});
         }
       visit(index, block, places);
@@ -437,10 +439,13 @@ TEST(BlockQuantizer, WeightedSearch) {
       options.block = block;
       options.search = ScaleSearch::LeastSquares;
       options.rowWeights = weights.data();
-      SCOPED_TRACE(describe(options));
-      auto q = quantizeBlocks(matrix, options);
-      ASSERT_TRUE(q);
-      check(matrix, options, *q);
+      for (bool weighByMagnitude : {false, true}) {
+        options.weighByMagnitude = weighByMagnitude;
+        SCOPED_TRACE(describe(options));
+        auto q = quantizeBlocks(matrix, options);
+        ASSERT_TRUE(q);
+        check(matrix, options, *q);
+      }
     }
 }
 

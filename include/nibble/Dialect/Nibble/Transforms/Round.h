@@ -17,8 +17,8 @@ namespace nibble {
 using RoundProgress =
     llvm::function_ref<void(llvm::StringRef name, int64_t elements)>;
 
-/// What --nibble-round does, for callers who show progress. Returns the number of
-/// weights that were rounded.
+/// What --nibble-round does, for callers who show progress. Returns the number
+/// of weights that were rounded.
 mlir::FailureOr<unsigned> roundWeights(mlir::ModuleOp module,
                                        ScaleSearch search, unsigned threads,
                                        RoundProgress progress = nullptr);

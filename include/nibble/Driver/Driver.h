@@ -1,0 +1,86 @@
+//===- Driver.h - The verbs of the nibble tool ------------------*- C++ -*-===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef NIBBLE_DRIVER_DRIVER_H
+#define NIBBLE_DRIVER_DRIVER_H
+
+#include "nibble/Numerics/BlockQuantizer.h"
+#include "nibble/Onnx/Export.h"
+
+#include <string>
+#include <vector>
+
+namespace nibble {
+
+/// What a verb returns to the shell.
+enum ExitCode {
+  ExitSuccess = 0,
+  /// An error in the input or the environment; it has been printed.
+  ExitFailure = 1,
+  /// The command line was not understood.
+  ExitUsage = 2,
+  /// `quantize` found nothing to quantize; the output was not written.
+  ExitNothingQuantized = 3
+};
+
+struct QuantizeCommand {
+  std::string input, output;
+  /// Scheme of MatMul and Gemm weights, and of embeddings ("keep": as they
+  /// are).
+  std::string scheme = "w4g128";
+  std::string embedding = "keep";
+  /// Rules of --nibble-assign-schemes, and globs of what stays in float; globs
+  /// come first.
+  std::vector<std::string> rules, keep;
+  ScaleSearch search = ScaleSearch::LeastSquares;
+  std::string format = "auto";
+  int64_t accuracyLevel = 1;
+  ExternalData externalData = ExternalData::Auto;
+  unsigned threads = 0;
+  bool dryRun = false;
+  bool json = false;
+  bool quiet = false;
+};
+
+/// Quantizes a model. Before the output gets its name it is read again,
+/// compared with what was meant and, where ONNX Runtime is installed for
+/// Python, loaded and run.
+int quantize(const QuantizeCommand &command);
+
+struct InspectCommand {
+  std::string input;
+  /// Tokens of context that the key-value cache is counted for.
+  uint64_t context = 2048;
+  /// How many of the largest tensors are listed.
+  unsigned largest = 10;
+  bool json = false;
+};
+
+/// Shows what a model is made of and what it takes to run it.
+int inspect(const InspectCommand &command);
+
+struct DiffCommand {
+  std::string before, after;
+  bool json = false;
+};
+
+/// Compares two models, weight by weight; a quantized weight is compared as
+/// what it dequantizes to.
+int diff(const DiffCommand &command);
+
+struct ConvertCommand {
+  std::string input, output;
+  std::string format = "auto";
+  ExternalData externalData = ExternalData::Auto;
+};
+
+/// Writes a model in another container (ONNX, MLIR text or bytecode) or with
+/// its quantized weights in another format.
+int convert(const ConvertCommand &command);
+
+} // namespace nibble
+
+#endif // NIBBLE_DRIVER_DRIVER_H

@@ -1,0 +1,29 @@
+//===- Pipelines.h - The phases of a compilation ----------------*- C++ -*-===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef NIBBLE_PIPELINES_PIPELINES_H
+#define NIBBLE_PIPELINES_PIPELINES_H
+
+#include "mlir/Pass/PassManager.h"
+
+#include <string>
+#include <vector>
+
+namespace nibble {
+
+struct AssignOptions {
+  std::string scheme = "w4g128";
+  std::vector<std::string> rules;
+};
+
+/// Makes the graph ready and decides how each weight is stored.
+///   before: {func, onnx}   after: {func, onnx}, constants with nibble.encoding
+void buildAssignPipeline(mlir::OpPassManager &passes,
+                         const AssignOptions &options);
+
+} // namespace nibble
+
+#endif // NIBBLE_PIPELINES_PIPELINES_H

@@ -1,0 +1,35 @@
+//===- Convert.cpp - nibble convert ---------------------------------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Session.h"
+#include "nibble/Conversion/NibbleToOnnx.h"
+#include "nibble/Driver/Driver.h"
+#include "nibble/Tools/ModelFile.h"
+
+#include "mlir/Pass/PassManager.h"
+
+using namespace mlir;
+using namespace nibble;
+
+int nibble::convert(const ConvertCommand &command) {
+  Session session;
+  OwningOpRef<ModuleOp> module =
+      loadModel(command.input, &session.getContext());
+  if (!module)
+    return ExitFailure;
+  if (isOnnxFile(command.output)) {
+    PassManager passes(&session.getContext(), ModuleOp::getOperationName());
+    ConvertNibbleToOnnxOptions options;
+    options.format = command.format;
+    passes.addPass(createConvertNibbleToOnnx(options));
+    if (failed(passes.run(*module)))
+      return ExitFailure;
+  }
+  ExportOptions options;
+  options.externalData = command.externalData;
+  return failed(saveModel(*module, command.output, options)) ? ExitFailure
+                                                             : ExitSuccess;
+}

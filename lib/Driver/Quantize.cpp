@@ -1,0 +1,260 @@
+//===- Quantize.cpp - nibble quantize -------------------------------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Session.h"
+#include "StageFolder.h"
+#include "Verify.h"
+#include "nibble/Conversion/NibbleToOnnx.h"
+#include "nibble/Dialect/Nibble/Transforms/Passes.h"
+#include "nibble/Dialect/Nibble/Transforms/Round.h"
+#include "nibble/Driver/Driver.h"
+#include "nibble/Pipelines/Pipelines.h"
+#include "nibble/Report/ModelReport.h"
+#include "nibble/Support/Progress.h"
+#include "nibble/Tools/ModelFile.h"
+
+#include "mlir/Pass/PassManager.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/raw_ostream.h"
+
+using namespace mlir;
+using namespace nibble;
+
+namespace {
+
+/// One run of `nibble quantize`.
+class Quantizer {
+public:
+  explicit Quantizer(const QuantizeCommand &command) : command(command) {}
+  int run();
+
+private:
+  LogicalResult assign(ModuleOp module);
+  LogicalResult round(ModuleOp module);
+  int writeChecked(ModuleOp module);
+  int check(StringRef path, ModuleOp meant);
+  void printPlan();
+  void printResult();
+  void printJSON(StringRef status);
+  int reportNothing();
+
+  const QuantizeCommand &command;
+  Session session;
+  QuantizationPlan plan;
+  std::string runtimeNote;
+  uint64_t bytesBefore = 0, bytesAfter = 0;
+};
+
+} // namespace
+
+/// Globs first: what a user keeps, no rule quantizes.
+static std::vector<std::string> collectRules(const QuantizeCommand &command) {
+  std::vector<std::string> rules;
+  for (const std::string &glob : command.keep)
+    rules.push_back(glob + "=keep");
+  rules.insert(rules.end(), command.rules.begin(), command.rules.end());
+  if (command.embedding != "keep")
+    rules.push_back("op:Gather=" + command.embedding);
+  return rules;
+}
+
+LogicalResult Quantizer::assign(ModuleOp module) {
+  PassManager passes(&session.getContext(), ModuleOp::getOperationName());
+  AssignOptions options;
+  options.scheme = command.scheme;
+  options.rules = collectRules(command);
+  buildAssignPipeline(passes, options);
+  if (failed(passes.run(module)))
+    return failure();
+  plan = collectPlan(module);
+  return success();
+}
+
+LogicalResult Quantizer::round(ModuleOp module) {
+  int64_t parameters = 0;
+  for (const PlannedWeight &weight : plan.weights)
+    parameters += weight.parameters;
+  {
+    Progress progress("rounding", parameters, command.quiet);
+    auto show = [&](StringRef name, int64_t elements) {
+      progress.begin(name, elements);
+    };
+    if (failed(roundWeights(module, command.search, command.threads, show)))
+      return failure();
+  }
+  plan = collectPlan(module);
+  PassManager passes(&session.getContext(), ModuleOp::getOperationName());
+  ConvertNibbleToOnnxOptions options;
+  options.format = command.format;
+  options.accuracyLevel = command.accuracyLevel;
+  passes.addPass(createConvertNibbleToOnnx(options));
+  return passes.run(module);
+}
+
+int Quantizer::check(StringRef path, ModuleOp meant) {
+  OwningOpRef<ModuleOp> written = loadModel(path, &session.getContext());
+  if (!written)
+    return ExitFailure;
+  if (auto difference = findDifference(meant, *written))
+    return fail("the file that was written differs from what was meant in " +
+                *difference + "; this is a bug in Nibble, nothing was kept");
+  RuntimeCheck runtime = checkInRuntime(path, command.input);
+  switch (runtime.outcome) {
+  case RuntimeCheck::Passed:
+    runtimeNote = "read back, loaded and run by ONNX Runtime";
+    return ExitSuccess;
+  case RuntimeCheck::LoadedOnly:
+    runtimeNote = "read back and loaded by ONNX Runtime; " + runtime.message;
+    return ExitSuccess;
+  case RuntimeCheck::Skipped:
+    runtimeNote = "read back; not run: " + runtime.message;
+    return ExitSuccess;
+  case RuntimeCheck::Failed:
+    break;
+  }
+  return fail("ONNX Runtime does not run the quantized model, so nothing was "
+              "kept: " +
+              runtime.message);
+}
+
+int Quantizer::writeChecked(ModuleOp module) {
+  auto stage = StageFolder::create(command.output);
+  if (!stage)
+    return fail(llvm::toString(stage.takeError()));
+  ExportOptions options;
+  options.externalData = command.externalData;
+  if (failed(exportOnnx(module, (*stage)->getPath(), options)))
+    return ExitFailure;
+  bytesAfter = getFileSize((*stage)->getPath());
+  if (int code = check((*stage)->getPath(), module))
+    return code;
+  if (llvm::Error error = (*stage)->publish())
+    return fail(llvm::toString(std::move(error)));
+  return ExitSuccess;
+}
+
+//===----------------------------------------------------------------------===//
+// What the user sees
+//===----------------------------------------------------------------------===//
+
+void Quantizer::printPlan() {
+  llvm::raw_ostream &os = llvm::outs();
+  os << llvm::formatv("{0,-52} {1,-14} {2,-34} {3,10} {4,10}\n", "weight",
+                      "shape", "stored as", "before", "after");
+  for (const PlannedWeight &weight : plan.weights)
+    os << llvm::formatv("{0,-52} {1,-14} {2,-34} {3,10} {4,10}\n", weight.name,
+                        weight.shape, weight.scheme,
+                        formatBytes(weight.bytesBefore),
+                        formatBytes(weight.bytesAfter));
+  for (const KeptNode &kept : plan.kept)
+    os << "kept: " << kept.node << " (" << kept.opType << "): " << kept.why
+       << "\n";
+}
+
+void Quantizer::printResult() {
+  llvm::raw_ostream &os = llvm::outs();
+  uint64_t before = 0, after = 0, parameters = 0;
+  double total = 0, worst = std::numeric_limits<double>::infinity();
+  StringRef worstName;
+  for (const PlannedWeight &weight : plan.weights) {
+    before += weight.bytesBefore;
+    after += weight.bytesAfter;
+    parameters += weight.parameters;
+    double sqnr = weight.sqnr.value_or(0);
+    total += sqnr * double(weight.parameters);
+    if (sqnr < worst) {
+      worst = sqnr;
+      worstName = weight.name;
+    }
+  }
+  os << llvm::formatv("{0} weights quantized: {1} -> {2}, {3:f2} bits a "
+                      "weight\n",
+                      plan.weights.size(), formatBytes(before),
+                      formatBytes(after), 8.0 * after / parameters);
+  os << llvm::formatv("signal to noise: {0:f1} dB on average, least {1:f1} dB "
+                      "in {2}\n",
+                      total / parameters, worst, worstName);
+  // One line for each reason, not for each node.
+  std::map<std::string, unsigned> reasons;
+  for (const KeptNode &kept : plan.kept)
+    ++reasons[kept.opType + ": " + kept.why];
+  for (auto &[reason, count] : reasons)
+    os << "kept in float: " << count << " " << reason << "\n";
+  os << llvm::formatv("{0}: {1} -> {2}: {3} ({4:P1})\n", command.input,
+                      formatBytes(bytesBefore), command.output,
+                      formatBytes(bytesAfter),
+                      double(bytesAfter) / double(bytesBefore));
+  if (bytesAfter >= bytesBefore)
+    llvm::errs() << "warning: the quantized file is no smaller than the "
+                    "original\n";
+  os << "checked: " << runtimeNote << "\n";
+}
+
+void Quantizer::printJSON(StringRef status) {
+  llvm::json::Object object = toJSON(plan);
+  object["status"] = status;
+  object["input"] = command.input;
+  object["output"] = command.output;
+  object["bytes_before"] = bytesBefore;
+  if (bytesAfter)
+    object["bytes_after"] = bytesAfter;
+  if (!runtimeNote.empty())
+    object["checked"] = runtimeNote;
+  llvm::outs() << llvm::formatv("{0:2}", llvm::json::Value(std::move(object)))
+               << "\n";
+}
+
+int Quantizer::reportNothing() {
+  llvm::errs() << "warning: nothing was quantized, and '" << command.output
+               << "' was not written: ";
+  if (plan.kept.empty()) {
+    llvm::errs() << "the model has no MatMul or Gemm with a constant weight"
+                 << "\n";
+  } else {
+    llvm::errs() << "\n";
+    for (const KeptNode &kept : plan.kept)
+      llvm::errs() << "  " << kept.node << " (" << kept.opType
+                   << "): " << kept.why << "\n";
+  }
+  if (command.json)
+    printJSON("nothing quantized");
+  return ExitNothingQuantized;
+}
+
+//===----------------------------------------------------------------------===//
+// The run
+//===----------------------------------------------------------------------===//
+
+int Quantizer::run() {
+  bool same = false;
+  if (!llvm::sys::fs::equivalent(command.input, command.output, same) && same)
+    return fail("'" + command.output +
+                "' is the input; choose another name for the output");
+  OwningOpRef<ModuleOp> module =
+      loadModel(command.input, &session.getContext());
+  if (!module)
+    return ExitFailure;
+  bytesBefore = getFileSize(command.input);
+  if (failed(assign(*module)))
+    return ExitFailure;
+  if (plan.weights.empty())
+    return reportNothing();
+  if (command.dryRun) {
+    command.json ? printJSON("dry run") : printPlan();
+    return ExitSuccess;
+  }
+  if (failed(round(*module)))
+    return ExitFailure;
+  if (int code = writeChecked(*module))
+    return code;
+  command.json ? printJSON("quantized") : printResult();
+  return ExitSuccess;
+}
+
+int nibble::quantize(const QuantizeCommand &command) {
+  return Quantizer(command).run();
+}

@@ -1,0 +1,174 @@
+//===- nibble.cpp - The command line --------------------------------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "nibble/Driver/Driver.h"
+
+#include <CLI/CLI.hpp>
+
+#include <map>
+#include <memory>
+
+using namespace nibble;
+
+static const std::map<std::string, ExternalData> externalDataNames = {
+    {"never", ExternalData::Never},
+    {"auto", ExternalData::Auto},
+    {"always", ExternalData::Always}};
+static const std::map<std::string, ScaleSearch> searchNames = {
+    {"minmax", ScaleSearch::MinMax}, {"search", ScaleSearch::LeastSquares}};
+
+/// An option that takes one of a few words.
+template <typename T>
+static void addChoice(CLI::App *verb, const std::string &name, T &value,
+                      const std::map<std::string, T> &names,
+                      const std::string &description) {
+  std::string words;
+  for (auto &[word, meaning] : names)
+    words += (words.empty() ? "" : "|") + word;
+  verb->add_option_function<std::string>(
+          name,
+          [&value, &names](const std::string &word) { value = names.at(word); },
+          description)
+      ->type_name(words)
+      ->check(CLI::IsMember(names));
+}
+
+static void addQuantize(CLI::App &app, int &exitCode) {
+  auto command = std::make_shared<QuantizeCommand>();
+  CLI::App *verb =
+      app.add_subcommand("quantize", "Store a model's weights in fewer bits");
+  verb->add_option("model", command->input, "The ONNX model to quantize")
+      ->required();
+  verb->add_option("-o,--output", command->output, "The file to write")
+      ->required();
+  verb->add_option(
+          "--scheme", command->scheme,
+          "How MatMul and Gemm weights are stored: w<bits> or nf4, fp4; "
+          "g<group size>, c (per channel) or t (per tensor); s "
+          "(symmetric). w4g128, w4g32s, w8c, nf4g64 ...; keep: as they "
+          "are")
+      ->capture_default_str();
+  verb->add_option("--embedding", command->embedding,
+                   "How tables that Gather reads (and a tied head) are stored: "
+                   "a scheme or keep")
+      ->capture_default_str();
+  verb->add_option(
+      "--rule", command->rules,
+      "PATTERN=SCHEME for some weights, may be repeated: PATTERN is "
+      "a glob over weight and node names, or op:OPTYPE; the first "
+      "match decides");
+  verb->add_option(
+      "--keep", command->keep,
+      "Glob of weights or nodes to leave in float, may be repeated");
+  verb->add_option_function<std::string>(
+          "--method", [](const std::string &) {}, "How codes are chosen")
+      ->check(CLI::IsMember({"round"}))
+      ->default_str("round");
+  addChoice(verb, "--scale", command->search, searchNames,
+            "Scales from the range of each block, or searched for the least "
+            "weighted error (default: search)");
+  verb->add_option("--format", command->format,
+                   "The ops that hold the weights: auto takes the fastest that "
+                   "fits")
+      ->check(CLI::IsMember({"auto", "matmulnbits", "qdq", "bnb4"}))
+      ->capture_default_str();
+  verb->add_option(
+          "--accuracy-level", command->accuracyLevel,
+          "How MatMulNBits computes: 1 in f32, 4 with int8 activations")
+      ->check(CLI::IsMember({0, 1, 2, 3, 4}))
+      ->capture_default_str();
+  addChoice(verb, "--external-data", command->externalData, externalDataNames,
+            "Where weights go: auto keeps what the model did, and moves them "
+            "out past 2 GiB");
+  verb->add_option("--threads", command->threads,
+                   "Threads to use, 0: one a core; never changes the result")
+      ->capture_default_str();
+  verb->add_flag("--dry-run", command->dryRun,
+                 "Print the plan for each weight and stop");
+  verb->add_flag("--json", command->json, "Print the result as JSON");
+  verb->add_flag("--quiet", command->quiet, "No progress");
+  verb->footer(
+      "Examples:\n"
+      "  $ nibble quantize m.onnx -o q.onnx --scheme w4g32\n"
+      "  $ nibble quantize m.onnx -o q.onnx --scheme w8c --keep '*head*'\n"
+      "  $ nibble quantize m.onnx -o q.onnx --dry-run\n"
+      "\nExit codes: 0 done, 1 error, 2 usage, 3 nothing to quantize.");
+  verb->callback([command, &exitCode] { exitCode = quantize(*command); });
+}
+
+static void addInspect(CLI::App &app, int &exitCode) {
+  auto command = std::make_shared<InspectCommand>();
+  CLI::App *verb = app.add_subcommand(
+      "inspect", "Show what a model is made of and what it takes to run it");
+  verb->add_option("model", command->input, "The model")->required();
+  verb->add_option("--context", command->context,
+                   "Tokens of context to count the key-value cache for")
+      ->capture_default_str();
+  verb->add_option("--largest", command->largest,
+                   "How many of the largest tensors to list")
+      ->capture_default_str();
+  verb->add_flag("--json", command->json, "Print everything as JSON");
+  verb->footer("Examples:\n"
+               "  $ nibble inspect m.onnx\n"
+               "  $ nibble inspect m.onnx --context 8192 --json");
+  verb->callback([command, &exitCode] { exitCode = inspect(*command); });
+}
+
+static void addDiff(CLI::App &app, int &exitCode) {
+  auto command = std::make_shared<DiffCommand>();
+  CLI::App *verb =
+      app.add_subcommand("diff", "Compare two models, weight by weight");
+  verb->add_option("before", command->before, "The one model")->required();
+  verb->add_option("after", command->after, "The other model")->required();
+  verb->add_flag("--json", command->json, "Print everything as JSON");
+  verb->footer("Examples:\n"
+               "  $ nibble quantize m.onnx -o q.onnx --scheme w4g32\n"
+               "  $ nibble diff m.onnx q.onnx");
+  verb->callback([command, &exitCode] { exitCode = diff(*command); });
+}
+
+static void addConvert(CLI::App &app, int &exitCode) {
+  auto command = std::make_shared<ConvertCommand>();
+  CLI::App *verb = app.add_subcommand(
+      "convert", "Write a model in another container or quantized format");
+  verb->add_option("model", command->input,
+                   "The model: .onnx, .mlir or .mlirbc")
+      ->required();
+  verb->add_option("-o,--output", command->output,
+                   "The file to write: .onnx, .mlir or .mlirbc")
+      ->required();
+  verb->add_option("--format", command->format,
+                   "The ops that hold quantized weights")
+      ->check(CLI::IsMember({"auto", "matmulnbits", "qdq", "bnb4"}))
+      ->capture_default_str();
+  addChoice(verb, "--external-data", command->externalData, externalDataNames,
+            "Where the weights of an ONNX model go (default: auto)");
+  verb->footer("Examples:\n"
+               "  $ nibble convert m.onnx -o m.mlir\n"
+               "  $ nibble convert m.onnx -o big.onnx --external-data always");
+  verb->callback([command, &exitCode] { exitCode = convert(*command); });
+}
+
+int main(int argc, char **argv) {
+  CLI::App app("Nibble, a quantization compiler for ONNX models", "nibble");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", NIBBLE_VERSION);
+  app.footer("Examples:\n"
+             "  $ nibble inspect m.onnx\n"
+             "  $ nibble quantize m.onnx -o q.onnx --scheme w4g128\n"
+             "\nnibble VERB --help shows the options of each verb.");
+  int exitCode = ExitSuccess;
+  addQuantize(app, exitCode);
+  addInspect(app, exitCode);
+  addDiff(app, exitCode);
+  addConvert(app, exitCode);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError &error) {
+    return app.exit(error) == 0 ? ExitSuccess : ExitUsage;
+  }
+  return exitCode;
+}
