@@ -52,6 +52,8 @@ def read(folder):
             failed[path.name] = "no test ran"
         for test in tests:
             name, code, output = test["name"], test["code"], test["output"] or ""
+            # The same test may run on several builds.
+            name += f" ({path.stem})" if path.stem == "sanitized" else ""
             reason = skip_reason(code, output)
             if code in PASSED | SKIPPED and reason is not None:
                 skipped[name] = reason

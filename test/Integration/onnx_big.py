@@ -6,9 +6,10 @@ Twice: with external data, and as one file that protobuf itself could not hold. 
 files are sparse: their weights are zeros, but for a mark at the start and the end of
 each, so that nothing is read slowly and a weight in a wrong place is noticed.
 
-The demands are 0.2 s and 64 MiB for the import, 256 MiB for the export. Both are
-printed; memory fails the test. The time fails it only above 1 s: a shared machine
-can be slow for a moment.
+The demands are 0.2 s and 64 MiB for the import, 256 MiB for the export. All are
+printed; memory fails the test. It counts from what the tool takes to print its
+version: some 80 MiB, nearly all of it pages of LLVM's and MLIR's shared libraries.
+The time fails the test only above 1 s: a shared machine can be slow for a moment.
 """
 
 import pathlib
@@ -28,6 +29,7 @@ IMPORT_PEAK = 64 * MIB
 EXPORT_PEAK = 256 * MIB
 IMPORT_SECONDS = 0.2
 IMPORT_SECONDS_AT_MOST = 1.0
+TOOL_ALONE = support.run_measured(TRANSLATE, "--version").peak_bytes
 
 
 def mark(index):
@@ -141,11 +143,14 @@ def check_weights(path, checks):
 
 
 def measured(what, result, peak_limit, checks):
-    print(f"{what}: {result.seconds:.3f} s, {result.peak_bytes / MIB:.0f} MiB")
+    used = (result.peak_bytes - TOOL_ALONE) / MIB
+    print(
+        f"{what}: {result.seconds:.3f} s, {used:.0f} MiB above the tool's own "
+        f"{TOOL_ALONE / MIB:.0f} MiB"
+    )
     checks.check(result.code == 0, str(result))
     checks.check(
-        result.peak_bytes <= peak_limit,
-        f"{what}: {result.peak_bytes / MIB:.0f} MiB, more than {peak_limit // MIB}",
+        used <= peak_limit / MIB, f"{what}: {used:.0f} MiB, more than {peak_limit // MIB}"
     )
 
 
