@@ -40,6 +40,3 @@ if os.path.isdir(config.nibble_shared_dir):
     config.available_features.add("shared-models")
 if config.nibble_sanitize:
     config.available_features.add("sanitizers")
-    # LLVM's allocators poison their memory by hand only in code that is built with the
-    # sanitizer, which its shared library is not.
-    config.environment["ASAN_OPTIONS"] = "allow_user_poisoning=0"

@@ -57,12 +57,10 @@ class Checks:
         sys.exit(1 if self.failures else 0)
 
 
-# A sanitizer's finding must not pass for an error that a tool reports. LLVM's
-# allocators poison their memory by hand only in code that is built with the sanitizer,
-# which its shared library is not: what one of them poisons, the other may use.
+# A sanitizer's finding must not pass for an error that a tool reports.
 SANITIZER_CODE = 99
 SANITIZERS = {
-    "ASAN_OPTIONS": f"allow_user_poisoning=0:exitcode={SANITIZER_CODE}",
+    "ASAN_OPTIONS": f"exitcode={SANITIZER_CODE}",
     "UBSAN_OPTIONS": f"print_stacktrace=1:exitcode={SANITIZER_CODE}",
 }
 
