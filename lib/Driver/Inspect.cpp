@@ -58,7 +58,9 @@ static void printHeader(const InspectCommand &command,
 static void printOps(const ModelReport &report, llvm::raw_ostream &os) {
   std::vector<std::pair<std::string, unsigned>> ops(report.ops.begin(),
                                                     report.ops.end());
-  llvm::stable_sort(ops, [](auto &a, auto &b) { return a.second > b.second; });
+  llvm::sort(ops, [](auto &a, auto &b) {
+    return std::tie(b.second, a.first) < std::tie(a.second, b.first);
+  });
   os << "\nops: ";
   llvm::interleaveComma(
       ops, os, [&](auto &entry) { os << entry.first << " " << entry.second; });

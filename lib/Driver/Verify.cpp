@@ -9,6 +9,7 @@
 #include "nibble/Dialect/Onnx/IR/TensorData.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "llvm/ADT/ScopeExit.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/Process.h"
@@ -146,7 +147,7 @@ static std::optional<ScriptResult> runInPython(StringRef path) {
   SmallString<128> outputPath;
   if (llvm::sys::fs::createTemporaryFile("nibble", "log", outputPath))
     return std::nullopt;
-  llvm::FileRemover remover(outputPath);
+  llvm::scope_exit remove([&] { llvm::sys::fs::remove(outputPath); });
   std::optional<StringRef> redirects[] = {StringRef(""), StringRef(outputPath),
                                           StringRef(outputPath)};
   int exitCode = llvm::sys::ExecuteAndWait(

@@ -10,6 +10,7 @@
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "llvm/ADT/DenseSet.h"
+#include "llvm/ADT/StringSet.h"
 #include "llvm/Support/FormatVariadic.h"
 
 using namespace mlir;
@@ -234,10 +235,9 @@ ModelReport nibble::describeModel(ModuleOp module) {
                               cast<ShapedType>(typed.getType()));
     }
   });
-  llvm::stable_sort(report.weights,
-                    [](const WeightInfo &a, const WeightInfo &b) {
-                      return a.bytes > b.bytes;
-                    });
+  llvm::sort(report.weights, [](const WeightInfo &a, const WeightInfo &b) {
+    return std::tie(b.bytes, a.name) < std::tie(a.bytes, b.name);
+  });
   return report;
 }
 

@@ -86,5 +86,6 @@ llvm::json::Object nibble::toJSON(const QuantizationPlan &plan) {
   for (const KeptNode &node : plan.kept)
     kept.push_back(llvm::json::Object{
         {"node", node.node}, {"op_type", node.opType}, {"why", node.why}});
-  return {{"weights", std::move(weights)}, {"kept", std::move(kept)}};
+  return llvm::json::Object{{"weights", std::move(weights)},
+                            {"kept", std::move(kept)}};
 }

@@ -24,6 +24,10 @@ struct AssignOptions {
 void buildAssignPipeline(mlir::OpPassManager &passes,
                          const AssignOptions &options);
 
+/// Brings quantized ops into the form of the nibble dialect.
+///   before: {func, onnx}   after: {func, onnx, nibble}
+void buildRaisePipeline(mlir::OpPassManager &passes);
+
 } // namespace nibble
 
 #endif // NIBBLE_PIPELINES_PIPELINES_H

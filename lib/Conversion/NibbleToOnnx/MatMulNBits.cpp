@@ -223,10 +223,10 @@ static Initializers makeInitializers(const QuantizedWeight &weight,
   std::vector<char> packedZeros(shape.zeroPointBytes());
   packMatMulNBitsZeroPoints(shape, zeros.data(), rows.N, 1, offset,
                             reinterpret_cast<uint8_t *>(packedZeros.data()));
-  result.zeroPoints = builder.makeConstant(
-      weight.name + "_zero_points",
-      {int64_t(rows.N), int64_t(packedZeros.size() / rows.N)}, byte,
-      std::move(packedZeros));
+  int64_t rowBytes = packedZeros.size() / rows.N;
+  result.zeroPoints = builder.makeConstant(weight.name + "_zero_points",
+                                           {int64_t(rows.N), rowBytes}, byte,
+                                           std::move(packedZeros));
   return result;
 }
 

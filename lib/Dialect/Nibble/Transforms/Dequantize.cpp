@@ -1,0 +1,101 @@
+//===- Dequantize.cpp - The numbers of a quantized constant ---------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "nibble/Dialect/Nibble/Transforms/Dequantize.h"
+
+#include "nibble/Dialect/Nibble/Transforms/Weights.h"
+#include "nibble/Dialect/Onnx/IR/TensorData.h"
+#include "nibble/Numerics/Packing.h"
+
+using namespace mlir;
+using namespace nibble;
+using namespace nibble::onnx;
+
+/// Codes (or integer zero points) of a constant as numbers.
+static std::optional<std::vector<float>> readCodeValues(Value value,
+                                                        StorageAttr storage) {
+  // Wider than a byte: plain integers.
+  if (storage.isInteger() && storage.getBitWidth() > 8) {
+    auto integers = getIntegers(getConstantValue(value));
+    if (!integers)
+      return std::nullopt;
+    return std::vector<float>(integers->begin(), integers->end());
+  }
+  auto type = dyn_cast<RankedTensorType>(value.getType());
+  std::optional<TensorBytes> data = getTensorBytes(getConstantValue(value));
+  if (!type || !data || data->bytes.size() != getPackedSize(type))
+    return std::nullopt;
+  StorageFormat format = getStorageFormat(storage);
+  std::vector<uint8_t> codes(type.getNumElements());
+  unpackLowBitsFirst(reinterpret_cast<const uint8_t *>(data->bytes.data()),
+                     codes.size(), storage.getBitWidth(),
+                     storage.isInteger() && storage.isSigned(), codes.data());
+  float table[256];
+  for (unsigned code = 0; code < 256; ++code)
+    table[code] = codeValue(format, static_cast<uint8_t>(code));
+  std::vector<float> values(codes.size());
+  for (size_t i = 0; i < codes.size(); ++i)
+    values[i] = table[codes[i]];
+  return values;
+}
+
+static std::optional<std::vector<float>> readZeros(AssembleOp op,
+                                                   QuantizedAttr encoding) {
+  if (auto storage = dyn_cast<StorageAttr>(encoding.getZero()))
+    return readCodeValues(op.getZeros(), storage);
+  return getFloats(getConstantValue(op.getZeros()));
+}
+
+/// Index into the grid of each element, in row-major order.
+static void
+forEachElement(RankedTensorType type, QuantizedAttr encoding,
+               llvm::function_ref<void(int64_t element, int64_t block)> body) {
+  ArrayRef<int64_t> shape = type.getShape();
+  int64_t count = type.getNumElements();
+  if (encoding.getFlat()) {
+    for (int64_t i = 0; i < count; ++i)
+      body(i, i / encoding.getBlock()[0]);
+    return;
+  }
+  SmallVector<int64_t> grid = encoding.getGridShape(shape);
+  SmallVector<int64_t> position(shape.size(), 0);
+  for (int64_t i = 0; i < count; ++i) {
+    int64_t block = 0;
+    for (auto [axis, extent] : llvm::enumerate(encoding.getBlock())) {
+      int64_t along =
+          extent == QuantizedAttr::kWholeExtent ? 0 : position[axis] / extent;
+      block = block * grid[axis] + along;
+    }
+    body(i, block);
+    for (size_t axis = shape.size(); axis-- > 0;) {
+      if (++position[axis] < shape[axis])
+        break;
+      position[axis] = 0;
+    }
+  }
+}
+
+std::optional<std::vector<float>> nibble::dequantizeConstant(AssembleOp op) {
+  auto type = cast<RankedTensorType>(op.getResult().getType());
+  QuantizedAttr encoding = getQuantization(type);
+  if (encoding.hasNestedScale() || encoding.hasNestedZero() ||
+      encoding.hasOutliers() || encoding.hasLayout() || !type.hasStaticShape())
+    return std::nullopt;
+  std::optional<std::vector<float>> values =
+      readCodeValues(op.getCodes(), encoding.getStorage());
+  std::optional<std::vector<float>> scales =
+      getFloats(getConstantValue(op.getScales()));
+  std::optional<std::vector<float>> zeros;
+  if (encoding.hasZero())
+    zeros = readZeros(op, encoding);
+  if (!values || !scales || (encoding.hasZero() && !zeros))
+    return std::nullopt;
+  forEachElement(type, encoding, [&](int64_t element, int64_t block) {
+    float zero = zeros ? (*zeros)[block] : 0;
+    (*values)[element] = ((*values)[element] - zero) * (*scales)[block];
+  });
+  return values;
+}
