@@ -32,12 +32,10 @@ StageFolder::create(llvm::StringRef output) {
     return llvm::createStringError(error, "cannot write '" + output +
                                               "': " + error.message());
   };
-  llvm::SmallString<128> pattern(output);
-  pattern += ".partial-XXXXXX";
-  if (!::mkdtemp(pattern.data() + 0))
+  std::string pattern = (output + ".partial-XXXXXX").str();
+  if (!::mkdtemp(pattern.data()))
     return fail(std::error_code(errno, std::generic_category()));
-  std::unique_ptr<StageFolder> stage(
-      new StageFolder(std::string(pattern), output.str()));
+  std::unique_ptr<StageFolder> stage(new StageFolder(pattern, output.str()));
   std::strncpy(activeFolder, pattern.c_str(), sizeof(activeFolder) - 1);
   llvm::sys::RemoveFileOnSignal(stage->getPath());
   llvm::sys::RemoveFileOnSignal(stage->getPath() + ".data");
