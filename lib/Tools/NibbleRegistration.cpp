@@ -8,6 +8,7 @@
 #include "nibble/Dialect/Nibble/IR/NibbleDialect.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
+#include "nibble/Dialect/Onnx/Transforms/Passes.h"
 #include "nibble/Tools/Registration.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -18,6 +19,7 @@ void nibble::registerNibbleDialects(mlir::DialectRegistry &registry) {
 }
 
 void nibble::registerNibblePasses() {
-  registerNibbleTransformsPasses();
   registerNibbleToOnnxPasses();
+  registerNibbleTransformsPasses();
+  onnx::registerOnnxTransformsPasses();
 }

@@ -12,10 +12,9 @@
 #ifndef NIBBLE_ONNX_SCHEMA_H
 #define NIBBLE_ONNX_SCHEMA_H
 
-#include "mlir/IR/Types.h"
+#include "nibble/Dialect/Onnx/IR/DataTypes.h"
 
 #include <cstdint>
-#include <optional>
 
 namespace nibble::schema {
 
@@ -111,13 +110,8 @@ enum MapTypeProto : uint32_t { MapKeyType = 1, MapValueType = 2 };
 enum ElementTypeProto : uint32_t { ElementType = 1 };
 enum OpaqueTypeProto : uint32_t { OpaqueDomain = 1, OpaqueName = 2 };
 
-/// The MLIR type of a `TensorProto.DataType`: signed integers are signless
-/// (`i8`), unsigned ones `ui8`, bool is `i1`, UNDEFINED `!onnx.unknown`. Null
-/// for a number that onnx.proto does not define.
-mlir::Type getElementType(mlir::MLIRContext *context, uint64_t dataType);
-
-/// The inverse of getElementType; std::nullopt for a type that ONNX lacks.
-std::optional<uint32_t> getDataType(mlir::Type elementType);
+using onnx::getDataType;
+using onnx::getElementType;
 
 } // namespace nibble::schema
 

@@ -1,10 +1,10 @@
-//===- Schema.cpp - Data types of onnx.proto ------------------------------===//
+//===- DataTypes.cpp - Data types of onnx.proto ---------------------------===//
 //
 // Part of the Nibble project.
 //
 //===----------------------------------------------------------------------===//
 
-#include "nibble/Onnx/Schema.h"
+#include "nibble/Dialect/Onnx/IR/DataTypes.h"
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
 
 #include "mlir/IR/Builders.h"
@@ -50,12 +50,12 @@ static SmallVector<Type> makeElementTypes(MLIRContext *context) {
           Float6E3M2FNType::get(context)};
 }
 
-Type schema::getElementType(MLIRContext *context, uint64_t dataType) {
+Type onnx::getElementType(MLIRContext *context, uint64_t dataType) {
   SmallVector<Type> types = makeElementTypes(context);
   return dataType < types.size() ? types[dataType] : Type();
 }
 
-std::optional<uint32_t> schema::getDataType(Type elementType) {
+std::optional<uint32_t> onnx::getDataType(Type elementType) {
   SmallVector<Type> types = makeElementTypes(elementType.getContext());
   auto it = llvm::find(types, elementType);
   if (it == types.end())

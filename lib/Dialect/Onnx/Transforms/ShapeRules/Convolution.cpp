@@ -1,0 +1,318 @@
+//===- Convolution.cpp - Shapes of convolutions, pools and resizing -------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "ShapeRules.h"
+
+#include "mlir/IR/Builders.h"
+
+#include <cmath>
+
+using namespace mlir;
+using namespace nibble;
+using namespace nibble::onnx;
+
+//===----------------------------------------------------------------------===//
+// Windows
+//===----------------------------------------------------------------------===//
+
+namespace {
+/// How a window moves over the spatial dimensions; one entry for each.
+struct Window {
+  Shape kernel;
+  SmallVector<int64_t> strides, dilations, pads;
+  StringRef autoPad;
+  bool ceilMode = false;
+};
+} // namespace
+
+/// Sizes that a sane model stays below, so that the arithmetic cannot overflow.
+static bool isSane(ArrayRef<int64_t> numbers, int64_t low) {
+  return llvm::all_of(numbers, [&](int64_t number) {
+    return number >= low && number < (int64_t(1) << 30);
+  });
+}
+
+/// The attributes of a window of `rank` dimensions; std::nullopt, after a
+/// rejection, where they do not fit.
+static std::optional<Window> getWindow(RuleContext &context, size_t rank,
+                                       Shape kernel) {
+  Window window;
+  if (auto sizes = context.getInts("kernel_shape")) {
+    kernel.clear();
+    for (int64_t size : *sizes)
+      kernel.push_back(fixed(size));
+    if (!isSane(*sizes, 1))
+      context.reject();
+  }
+  window.kernel = kernel;
+  window.strides =
+      context.getInts("strides").value_or(SmallVector<int64_t>(rank, 1));
+  window.dilations =
+      context.getInts("dilations").value_or(SmallVector<int64_t>(rank, 1));
+  window.pads =
+      context.getInts("pads").value_or(SmallVector<int64_t>(2 * rank, 0));
+  window.autoPad = context.getString("auto_pad", "NOTSET");
+  window.ceilMode = context.getInt("ceil_mode", 0) != 0;
+  if (kernel.size() != rank || window.strides.size() != rank ||
+      window.dilations.size() != rank || window.pads.size() != 2 * rank ||
+      !isSane(window.strides, 1) || !isSane(window.dilations, 1) ||
+      !isSane(window.pads, -(int64_t(1) << 30)))
+    context.reject();
+  return context.isRejected() ? std::nullopt : std::optional(window);
+}
+
+/// Number of positions of the window along dimension `index`.
+static Dimension slide(const Window &window, size_t index,
+                       const Dimension &size) {
+  int64_t stride = window.strides[index];
+  if (window.autoPad.starts_with("SAME")) {
+    if (stride == 1)
+      return size;
+    return size.isStatic() ? fixed((size.size + stride - 1) / stride)
+                           : Dimension();
+  }
+  if (!window.kernel[index].isStatic())
+    return {};
+  int64_t reach = window.dilations[index] * (window.kernel[index].size - 1) + 1;
+  int64_t before = 0, after = 0;
+  if (window.autoPad != "VALID") {
+    before = window.pads[index];
+    after = window.pads[index + window.kernel.size()];
+  }
+  if (stride == 1 && before + after + 1 == reach)
+    return size;
+  if (!size.isStatic() || size.size >= (int64_t(1) << 40))
+    return {};
+  int64_t room = size.size + before + after - reach;
+  if (room < 0)
+    return {};
+  int64_t positions = room / stride + 1;
+  if (window.ceilMode && room % stride != 0) {
+    ++positions;
+    // A window must start inside the input or its padding before.
+    if ((positions - 1) * stride >= size.size + before)
+      --positions;
+  }
+  return fixed(positions);
+}
+
+std::optional<Shape> onnx::convolve(RuleContext &context, unsigned data,
+                                    unsigned weight) {
+  auto input = context.getShape(data), filter = context.getShape(weight);
+  if (!input)
+    return std::nullopt;
+  if (input->size() < 2 || (filter && filter->size() != input->size())) {
+    context.reject();
+    return std::nullopt;
+  }
+  size_t rank = input->size() - 2;
+  Shape kernel = filter ? Shape(filter->begin() + 2, filter->end())
+                        : Shape(rank, Dimension());
+  auto window = getWindow(context, rank, kernel);
+  if (!window)
+    return std::nullopt;
+  Shape result{(*input)[0], filter ? (*filter)[0] : Dimension()};
+  for (size_t i = 0; i < rank; ++i)
+    result.push_back(slide(*window, i, (*input)[i + 2]));
+  return result;
+}
+
+static void inferConv(RuleContext &context) {
+  context.set(0, context.getElementType(0), convolve(context, 0, 1));
+}
+
+/// Size along dimension `index` after the inverse of a convolution.
+static Dimension unslide(const Window &window, size_t index,
+                         const Dimension &size, int64_t outputPadding) {
+  int64_t stride = window.strides[index];
+  if (window.autoPad.starts_with("SAME"))
+    return multiplyDimensions(size, fixed(stride));
+  if (!size.isStatic() || !window.kernel[index].isStatic() ||
+      size.size >= (int64_t(1) << 30))
+    return {};
+  int64_t reach = window.dilations[index] * (window.kernel[index].size - 1) + 1;
+  int64_t result = stride * (size.size - 1) + outputPadding + reach;
+  if (window.autoPad != "VALID")
+    result -= window.pads[index] + window.pads[index + window.kernel.size()];
+  return result >= 0 ? fixed(result) : Dimension();
+}
+
+static void inferConvTranspose(RuleContext &context) {
+  auto input = context.getShape(0), filter = context.getShape(1);
+  Type type = context.getElementType(0);
+  if (!input)
+    return context.set(0, type);
+  if (input->size() < 2 || (filter && filter->size() != input->size()))
+    return context.reject();
+  size_t rank = input->size() - 2;
+  Shape kernel = filter ? Shape(filter->begin() + 2, filter->end())
+                        : Shape(rank, Dimension());
+  auto window = getWindow(context, rank, kernel);
+  auto sizes = context.getInts("output_shape");
+  auto padding =
+      context.getInts("output_padding").value_or(SmallVector<int64_t>(rank, 0));
+  if (!window || padding.size() != rank || !isSane(padding, 0))
+    return context.reject();
+  Dimension groups = fixed(context.getInt("group", 1));
+  Shape result{(*input)[0],
+               filter ? multiplyDimensions((*filter)[1], groups) : Dimension()};
+  // `output_shape` may list all dimensions or the spatial ones.
+  if (sizes && (sizes->size() < rank || !isSane(*sizes, 0)))
+    return context.reject();
+  for (size_t i = 0; i < rank; ++i)
+    result.push_back(sizes ? fixed((*sizes)[sizes->size() - rank + i])
+                           : unslide(*window, i, (*input)[i + 2], padding[i]));
+  context.set(0, type, result);
+}
+
+//===----------------------------------------------------------------------===//
+// Pools
+//===----------------------------------------------------------------------===//
+
+static void inferPool(RuleContext &context) {
+  auto shape = context.getShape(0);
+  Type type = context.getElementType(0);
+  Type indexType = Builder(context.getContext()).getI64Type();
+  if (!shape) {
+    context.set(0, type);
+    return context.set(1, indexType);
+  }
+  if (shape->size() < 2)
+    return context.reject();
+  size_t rank = shape->size() - 2;
+  auto window = getWindow(context, rank, Shape());
+  if (!window)
+    return;
+  for (size_t i = 0; i < rank; ++i)
+    (*shape)[i + 2] = slide(*window, i, (*shape)[i + 2]);
+  context.set(0, type, shape);
+  context.set(1, indexType, shape);
+}
+
+static void inferGlobalPool(RuleContext &context) {
+  auto shape = context.getShape(0);
+  if (shape && shape->size() < 2)
+    return context.reject();
+  if (shape)
+    for (Dimension &dimension : llvm::drop_begin(*shape, 2))
+      dimension = fixed(1);
+  context.set(0, context.getElementType(0), shape);
+}
+
+/// [regions, channels, output_height, output_width].
+static void inferRoiAlign(RuleContext &context) {
+  auto data = context.getShape(0), regions = context.getShape(1);
+  context.set(
+      0, context.getElementType(0),
+      Shape{regions && !regions->empty() ? regions->front() : Dimension(),
+            data && data->size() == 4 ? (*data)[1] : Dimension(),
+            fixed(context.getInt("output_height", 1)),
+            fixed(context.getInt("output_width", 1))});
+}
+
+/// X [N, C, …], grid [N, …, rank] → [N, C, the grid's spatial sizes].
+static void inferGridSample(RuleContext &context) {
+  auto data = context.getShape(0), grid = context.getShape(1);
+  Type type = context.getElementType(0);
+  if (!data || !grid)
+    return context.set(0, type);
+  if (data->size() < 3 || grid->size() != data->size())
+    return context.reject();
+  Shape result{(*data)[0], (*data)[1]};
+  result.append(grid->begin() + 1, grid->end() - 1);
+  context.set(0, type, result);
+}
+
+static void inferNonMaxSuppression(RuleContext &context) {
+  context.set(0, Builder(context.getContext()).getI64Type(),
+              Shape{Dimension(), fixed(3)});
+}
+
+//===----------------------------------------------------------------------===//
+// Resize
+//===----------------------------------------------------------------------===//
+
+/// floor(size × scale), computed in f32 as ONNX does.
+static Dimension scaleDimension(const Dimension &size, float scale) {
+  if (scale == 1.0f)
+    return size;
+  if (!size.isStatic() || !(scale > 0))
+    return {};
+  float scaled = std::floor(static_cast<float>(size.size) * scale);
+  return scaled < 1e9f ? fixed(static_cast<int64_t>(scaled)) : Dimension();
+}
+
+static void resizeBy(RuleContext &context, std::optional<Shape> sizes,
+                     std::optional<ArrayRef<float>> scales) {
+  auto shape = context.getShape(0);
+  Type type = context.getElementType(0);
+  if (!shape)
+    return context.set(0, type);
+  auto axes = context.getInts("axes");
+  if (!axes)
+    axes = llvm::to_vector(llvm::seq<int64_t>(0, shape->size()));
+  bool isStretch =
+      context.getString("keep_aspect_ratio_policy", "stretch") == "stretch";
+  if ((sizes && sizes->size() != axes->size()) ||
+      (scales && scales->size() != axes->size()))
+    return context.reject();
+  for (auto [index, axis] : llvm::enumerate(*axes)) {
+    auto position = normalizeAxis(axis, shape->size());
+    if (!position)
+      return context.reject();
+    Dimension &dimension = (*shape)[*position];
+    if (sizes && isStretch)
+      dimension = (*sizes)[index];
+    else if (scales)
+      dimension = scaleDimension(dimension, (*scales)[index]);
+    else
+      dimension = Dimension();
+  }
+  context.set(0, type, shape);
+}
+
+static std::optional<ArrayRef<float>>
+toArray(const std::optional<std::vector<float>> &floats) {
+  if (!floats || floats->empty())
+    return std::nullopt;
+  return ArrayRef<float>(*floats);
+}
+
+/// Inputs: X, roi, scales, sizes.
+static void inferResize(RuleContext &context) {
+  auto scales = context.getFloats(2);
+  auto sizes = context.getValue(3);
+  resizeBy(context, sizes && !sizes->empty() ? sizes : std::nullopt,
+           toArray(scales));
+}
+
+/// Inputs: X, scales (Resize of opset 10, Upsample of opset 9).
+static void inferScale(RuleContext &context) {
+  auto scales = context.getFloats(1);
+  resizeBy(context, std::nullopt, toArray(scales));
+}
+
+static void inferOldUpsample(RuleContext &context) {
+  auto scales = context.getFloatList("scales");
+  if (!scales)
+    return context.reject();
+  resizeBy(context, std::nullopt, ArrayRef<float>(*scales));
+}
+
+void onnx::addConvolutionRules(ShapeRules &rules) {
+  rules.add({"Conv", "DeformConv"}, inferConv);
+  rules.add({"ConvTranspose"}, inferConvTranspose);
+  rules.add({"AveragePool", "LpPool", "MaxPool"}, inferPool);
+  rules.add({"GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool"},
+            inferGlobalPool);
+  rules.add({"RoiAlign"}, inferRoiAlign);
+  rules.add({"GridSample"}, inferGridSample);
+  rules.add({"NonMaxSuppression"}, inferNonMaxSuppression);
+  rules.add({"Resize"}, inferScale, 10);
+  rules.add({"Resize"}, inferResize, 11);
+  rules.add({"Upsample"}, inferOldUpsample);
+  rules.add({"Upsample"}, inferScale, 9);
+}
