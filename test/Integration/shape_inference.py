@@ -96,6 +96,8 @@ def compare(reference, ours, path=""):
         return f"rank {len(mine.shape.dim)}, not {len(theirs.shape.dim)}", False
     for index, (their_dim, my_dim) in enumerate(zip(theirs.shape.dim, mine.shape.dim)):
         known, own = their_dim.WhichOneof("value"), my_dim.WhichOneof("value")
+        if known == "dim_value" and their_dim.dim_value < 0:
+            continue  # a model's way to say "unknown", which onnx takes for a size
         if known == "dim_value" == own and their_dim.dim_value != my_dim.dim_value:
             return f"dim {index} is {my_dim.dim_value}, not {their_dim.dim_value}", False
         if known == "dim_value":

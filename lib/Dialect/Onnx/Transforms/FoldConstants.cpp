@@ -13,6 +13,7 @@
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "llvm/ADT/StringSet.h"
+#include "llvm/Support/MathExtras.h"
 
 #include <cstring>
 
@@ -76,6 +77,15 @@ private:
 static StringRef getEntryName(Attribute entry) {
   auto info = dyn_cast<ValueInfoAttr>(entry);
   return info ? info.getName().getValue() : cast<StringAttr>(entry).getValue();
+}
+
+/// True for a static shape of at most `limit` elements.
+static bool isSmall(RankedTensorType type, int64_t limit) {
+  int64_t count = 1;
+  for (int64_t size : type.getShape())
+    if (ShapedType::isDynamic(size) || llvm::MulOverflow(count, size, count))
+      return false;
+  return count <= limit;
 }
 
 static Folded makeFolded(const Tensor &tensor, StringRef name) {
@@ -153,9 +163,8 @@ std::optional<Folded> Folder::foldShapeValue(NodeOp node, unsigned index,
                                              ArrayRef<Type> types) {
   std::optional<Shape> elements = inference.getValue(node->getResult(index));
   auto type = dyn_cast_if_present<RankedTensorType>(types[index]);
-  if (!elements || !type || !type.hasStaticShape() || type.getRank() > 1 ||
-      type.getNumElements() != static_cast<int64_t>(elements->size()) ||
-      type.getNumElements() > maxElements)
+  if (!elements || !type || type.getRank() > 1 || !isSmall(type, maxElements) ||
+      type.getNumElements() != static_cast<int64_t>(elements->size()))
     return std::nullopt;
   auto integer = dyn_cast<IntegerType>(type.getElementType());
   unsigned width = integer ? getBitWidth(integer) : 0;
@@ -175,8 +184,7 @@ std::optional<Tensor> Folder::load(Value value) {
   auto constant = dyn_cast_if_present<TypedAttr>(getConstantValue(value));
   auto type = constant ? dyn_cast<RankedTensorType>(constant.getType())
                        : RankedTensorType();
-  if (!type || !type.hasStaticShape() || type.getNumElements() > maxElements ||
-      overridable.contains(value))
+  if (!type || !isSmall(type, maxElements) || overridable.contains(value))
     return std::nullopt;
   std::optional<TensorBytes> data = getTensorBytes(constant);
   if (!data || data->bytes.size() != getPackedSize(type))
@@ -190,8 +198,7 @@ std::optional<SmallVector<Folded>> Folder::foldOperation(NodeOp node,
   SmallVector<RankedTensorType> resultTypes;
   for (Type type : types) {
     auto ranked = dyn_cast_if_present<RankedTensorType>(type);
-    if (!ranked || !ranked.hasStaticShape() ||
-        ranked.getNumElements() > maxElements)
+    if (!ranked || !isSmall(ranked, maxElements))
       return std::nullopt;
     resultTypes.push_back(ranked);
   }

@@ -128,7 +128,8 @@ def Onnx_AttributeReferenceAttr : Onnx_Attr<"AttributeReference", "ref"> {
   let summary = "The value of an attribute of the surrounding local function";
   let parameters = (ins "::mlir::StringAttr":$name,
                         EnumParameter<Onnx_AttributeKind>:$kind);
-  let assemblyFormat = "`<` $name `:` $kind `>`";
+  // No colon: it would start the type of the string.
+  let assemblyFormat = "`<` $name `as` $kind `>`";
 }
 
 def Onnx_NodeAttributeAttr : Onnx_Attr<"NodeAttribute", "attribute"> {

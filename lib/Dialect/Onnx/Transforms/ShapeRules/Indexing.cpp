@@ -321,7 +321,8 @@ static void inferConcat(RuleContext &context) {
     concatValue(context);
 }
 
-/// The sizes of the parts of a Split that gives none.
+/// The sizes of the parts of a Split that gives none: equal, but the last may
+/// be smaller.
 static Shape splitEvenly(RuleContext &context, const Dimension &size) {
   int64_t parts = context.getNumOutputs();
   if (parts == 1)
@@ -329,8 +330,11 @@ static Shape splitEvenly(RuleContext &context, const Dimension &size) {
   if (!size.isStatic())
     return Shape(parts);
   int64_t part = (size.size + parts - 1) / parts;
+  int64_t last = size.size - part * (parts - 1);
+  if (last < 0)
+    context.reject();
   Shape sizes(parts, fixed(part));
-  sizes.back() = fixed(std::max<int64_t>(size.size - part * (parts - 1), 0));
+  sizes.back() = fixed(last);
   return sizes;
 }
 

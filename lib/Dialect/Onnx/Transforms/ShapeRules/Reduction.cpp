@@ -94,6 +94,16 @@ static void inferTopK(RuleContext &context) {
   context.set(1, indexType, shape);
 }
 
+/// Scores [batch, classes, …] and labels [batch, …] → the loss, and the
+/// logarithms of the probabilities.
+static void inferLoss(RuleContext &context) {
+  Type type = context.getElementType(0);
+  bool isReduced = context.getString("reduction", "mean") != "none";
+  context.set(0, type,
+              isReduced ? std::optional(Shape()) : context.getShape(1));
+  context.setType(1, context.getType(0));
+}
+
 void onnx::addReductionRules(ShapeRules &rules) {
   rules.add({"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp",
              "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum",
@@ -101,5 +111,7 @@ void onnx::addReductionRules(ShapeRules &rules) {
             inferReduce);
   rules.add({"ReduceProd"}, inferReduceProd);
   rules.add({"ArgMax", "ArgMin"}, inferArgument);
+  rules.add({"NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"},
+            inferLoss);
   rules.add({"TopK"}, inferTopK);
 }
