@@ -47,6 +47,8 @@ private:
   QuantizationPlan plan;
   std::string runtimeNote;
   uint64_t bytesBefore = 0, bytesAfter = 0;
+  /// All weights, quantized or not, as the files hold them.
+  ModelReport weightsBefore, weightsAfter;
 };
 
 } // namespace
@@ -92,7 +94,10 @@ LogicalResult Quantizer::round(ModuleOp module) {
   options.format = command.format;
   options.accuracyLevel = command.accuracyLevel;
   passes.addPass(createConvertNibbleToOnnx(options));
-  return passes.run(module);
+  if (failed(passes.run(module)))
+    return failure();
+  weightsAfter = describeModel(module);
+  return success();
 }
 
 int Quantizer::check(StringRef path, ModuleOp meant) {
@@ -157,12 +162,10 @@ void Quantizer::printPlan() {
 
 void Quantizer::printResult() {
   llvm::raw_ostream &os = llvm::outs();
-  uint64_t before = 0, after = 0, parameters = 0;
+  uint64_t parameters = 0;
   double total = 0, worst = std::numeric_limits<double>::infinity();
   StringRef worstName;
   for (const PlannedWeight &weight : plan.weights) {
-    before += weight.bytesBefore;
-    after += weight.bytesAfter;
     parameters += weight.parameters;
     double sqnr = weight.sqnr.value_or(0);
     total += sqnr * double(weight.parameters);
@@ -171,10 +174,15 @@ void Quantizer::printResult() {
       worstName = weight.name;
     }
   }
-  os << llvm::formatv("{0} weights quantized: {1} -> {2}, {3:f2} bits a "
-                      "weight\n",
-                      plan.weights.size(), formatBytes(before),
-                      formatBytes(after), 8.0 * after / parameters);
+  os << llvm::formatv("{0} weights quantized, {1} of {2} parameters\n",
+                      plan.weights.size(), parameters,
+                      weightsBefore.parameters);
+  os << llvm::formatv("all weights: {0} -> {1}, {2:f2} -> {3:f2} bits each\n",
+                      formatBytes(weightsBefore.weightBytes),
+                      formatBytes(weightsAfter.weightBytes),
+                      weightsBefore.bitsPerWeight(),
+                      8.0 * double(weightsAfter.weightBytes) /
+                          double(weightsBefore.parameters));
   os << llvm::formatv("signal to noise: {0:f1} dB on average, least {1:f1} dB "
                       "in {2}\n",
                       total / parameters, worst, worstName);
@@ -200,6 +208,10 @@ void Quantizer::printJSON(StringRef status) {
   object["input"] = command.input;
   object["output"] = command.output;
   object["bytes_before"] = bytesBefore;
+  object["parameters"] = weightsBefore.parameters;
+  object["weight_bytes_before"] = weightsBefore.weightBytes;
+  if (weightsAfter.weightBytes)
+    object["weight_bytes_after"] = weightsAfter.weightBytes;
   if (bytesAfter)
     object["bytes_after"] = bytesAfter;
   if (!runtimeNote.empty())
@@ -239,6 +251,7 @@ int Quantizer::run() {
   if (!module)
     return ExitFailure;
   bytesBefore = getFileSize(command.input);
+  weightsBefore = describeModel(*module);
   if (failed(assign(*module)))
     return ExitFailure;
   if (plan.weights.empty())

@@ -7,11 +7,14 @@
 #include "nibble/Pipelines/Pipelines.h"
 
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
+#include "nibble/Dialect/Onnx/Transforms/Passes.h"
 
 using namespace nibble;
 
 void nibble::buildAssignPipeline(mlir::OpPassManager &passes,
                                  const AssignOptions &options) {
+  passes.addPass(onnx::createOnnxInferShapes());
+  passes.addPass(onnx::createOnnxFoldConstants());
   NibbleAssignSchemesOptions assign;
   assign.scheme = options.scheme;
   assign.rules.assign(options.rules.begin(), options.rules.end());

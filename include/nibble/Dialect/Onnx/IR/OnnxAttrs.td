@@ -166,7 +166,7 @@ def Onnx_GraphAttr : Onnx_Attr<"Graph", "graph"> {
     "::mlir::ArrayAttr":$valueInfo,
     OptionalParameter<"::mlir::DictionaryAttr">:$extras);
   let assemblyFormat = [{
-    `<` (`name` $name^)? `inputs` $inputs `outputs` $outputs `value_info` $valueInfo
+    `<` (`name` $name^ ` `)? `inputs` $inputs `outputs` $outputs `value_info` $valueInfo
     (`extras` $extras^)? `>`
   }];
 }
