@@ -6,6 +6,7 @@
 
 #include "Session.h"
 
+#include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
 #include "nibble/Driver/Driver.h"
 #include "nibble/Tools/ModelFile.h"
 #include "nibble/Tools/Registration.h"
@@ -13,6 +14,8 @@
 #include "mlir/IR/DialectRegistry.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/raw_ostream.h"
+
+#include <set>
 
 using namespace mlir;
 using namespace nibble;
@@ -32,10 +35,17 @@ int nibble::fail(const llvm::Twine &message) {
   return ExitFailure;
 }
 
-uint64_t nibble::getFileSize(StringRef path) {
-  uint64_t size = 0, data = 0;
-  (void)llvm::sys::fs::file_size(path, size);
-  if (!llvm::sys::fs::file_size(path + ".data", data))
-    size += data;
-  return size;
+uint64_t nibble::getFileSize(StringRef path, ModuleOp module) {
+  std::set<std::string> files = {path.str()};
+  module.walk([&](onnx::ConstantOp constant) {
+    if (auto file = dyn_cast<onnx::FileElementsAttr>(constant.getValue()))
+      files.insert(file.getPath().str());
+  });
+  uint64_t total = 0;
+  for (const std::string &file : files) {
+    uint64_t size = 0;
+    if (!llvm::sys::fs::file_size(file, size))
+      total += size;
+  }
+  return total;
 }

@@ -47,10 +47,10 @@ StageFolder::~StageFolder() {
   std::string path = getPath();
   llvm::sys::SetInterruptFunction(nullptr);
   for (const std::string &file : {path, path + ".data"}) {
-    llvm::sys::fs::remove(file);
+    (void)llvm::sys::fs::remove(file);
     llvm::sys::DontRemoveFileOnSignal(file);
   }
-  llvm::sys::fs::remove(folder);
+  (void)llvm::sys::fs::remove(folder);
   activeFolder[0] = 0;
 }
 

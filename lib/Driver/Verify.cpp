@@ -147,7 +147,7 @@ static std::optional<ScriptResult> runInPython(StringRef path) {
   SmallString<128> outputPath;
   if (llvm::sys::fs::createTemporaryFile("nibble", "log", outputPath))
     return std::nullopt;
-  llvm::scope_exit remove([&] { llvm::sys::fs::remove(outputPath); });
+  llvm::scope_exit remove([&] { (void)llvm::sys::fs::remove(outputPath); });
   std::optional<StringRef> redirects[] = {StringRef(""), StringRef(outputPath),
                                           StringRef(outputPath)};
   int exitCode = llvm::sys::ExecuteAndWait(

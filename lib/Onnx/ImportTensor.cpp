@@ -19,7 +19,6 @@ using namespace mlir;
 using namespace nibble;
 using namespace nibble::onnx;
 using wire::Field;
-using wire::WireType;
 
 /// The pieces of one message while it is decoded.
 struct TensorImporter::Parts {

@@ -68,13 +68,15 @@ llvm::Expected<const MappedFile *> FileCache::get(llvm::StringRef path) {
 
 void nibble::dropPages(llvm::ArrayRef<char> bytes) {
   static const uintptr_t page = llvm::sys::Process::getPageSizeEstimate();
-  uintptr_t begin = reinterpret_cast<uintptr_t>(bytes.begin());
-  uintptr_t end = reinterpret_cast<uintptr_t>(bytes.end());
   // Only whole pages: the neighbours may be in use.
-  begin = llvm::alignTo(begin, page);
-  end = llvm::alignDown(end, page);
-  if (begin < end)
-    ::madvise(reinterpret_cast<void *>(begin), end - begin, MADV_DONTNEED);
+  uintptr_t begin = reinterpret_cast<uintptr_t>(bytes.begin());
+  size_t skipped = llvm::alignTo(begin, page) - begin;
+  if (bytes.size() <= skipped)
+    return;
+  size_t length = llvm::alignDown(bytes.size() - skipped, page);
+  if (length > 0)
+    ::madvise(const_cast<char *>(bytes.data() + skipped), length,
+              MADV_DONTNEED);
 }
 
 uint64_t nibble::hashBytes(llvm::ArrayRef<char> bytes, bool mapped) {

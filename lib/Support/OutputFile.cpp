@@ -53,7 +53,7 @@ OutputFile::~OutputFile() {
     stream->clear_error();
   }
   if (!temporary.empty()) {
-    llvm::sys::fs::remove(temporary);
+    (void)llvm::sys::fs::remove(temporary);
     llvm::sys::DontRemoveFileOnSignal(temporary);
   }
 }
