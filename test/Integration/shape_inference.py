@@ -6,7 +6,9 @@ Inference: ONNX's backend cases, with every type but those of the inputs taken a
 through onnx.shape_inference (strict_mode=False, data_prop=True) and through Nibble, once
 with inputs and once with the inputs' values as initializers. Wherever both know an
 element type, a rank or a size, they must agree; printed is how often Nibble knows as
-much. So do real models from packages and the demo's decoder.
+much. So do real models from packages. These and a small decoder also run in ONNX
+Runtime with every value as an output: its shape must be what Nibble inferred, and a
+name must stand for one size.
 
 Folding: with the inputs as initializers the cases fold as far as the pass goes; ONNX
 Runtime must give the same bits before and after.
@@ -16,6 +18,7 @@ take most of the time.
 """
 
 import collections
+import functools
 import multiprocessing
 import os
 import pathlib
@@ -24,9 +27,11 @@ import warnings
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnxruntime
 from onnx import numpy_helper, shape_inference
 
+import onnx_roundtrip
 import support
 
 # Cases to a joined model.
@@ -362,6 +367,104 @@ def report_folding(models, pool, checks):
 
 
 # --------------------------------------------------------------------------------------
+# Shapes at run time
+
+
+def small_decoder():
+    """One attention block as exporters write it: shapes are computed in the graph."""
+    random = np.random.default_rng(0)
+    weights = {
+        "table": random.standard_normal((50, 24)), "query": random.standard_normal((24, 24)),
+        "key": random.standard_normal((24, 8)), "value": random.standard_normal((24, 8)),
+        "cosine": random.standard_normal((64, 8)),
+    }
+    integers = {"zero": [0], "one": [1], "two": [2], "minus": [-1], "three": [3],
+                "size": [8], "hidden": [24], "heads": [1]}
+    initializers = [numpy_helper.from_array(w.astype(np.float32), n) for n, w in weights.items()]
+    initializers += [numpy_helper.from_array(np.array(v, np.int64), n)
+                     for n, v in integers.items()]
+    graph = onnx.parser.parse_graph("""
+      decoder (int64[batch, sequence] ids, float[batch, 1, past, 8] past_key) => (float[batch, s, h] y)
+      {
+        x = Gather <axis = 0> (table, ids)
+        shape = Shape (x)
+        b = Gather <axis = 0> (shape, zero)
+        length = Gather <axis = 0> (shape, one)
+        q = MatMul (x, query)
+        split = Concat <axis = 0> (b, length, three, size)
+        q4 = Reshape (q, split)
+        qt = Transpose <perm = [0, 2, 1, 3]> (q4)
+        rows = Slice (cosine, zero, length, zero, one)
+        rotated = Mul (qt, rows)
+        k = MatMul (x, key)
+        one_head = Concat <axis = 0> (b, length, heads, minus)
+        k4 = Reshape (k, one_head)
+        kt = Transpose <perm = [0, 2, 1, 3]> (k4)
+        present = Concat <axis = 2> (past_key, kt)
+        columns = Transpose <perm = [0, 1, 3, 2]> (present)
+        scores = MatMul (rotated, columns)
+        weights = Softmax <axis = -1> (scores)
+        mixed = MatMul (weights, present)
+        back = Transpose <perm = [0, 2, 1, 3]> (mixed)
+        merged = Concat <axis = 0> (b, length, minus)
+        y = Reshape (back, merged)
+      }""")
+    graph.initializer.extend(initializers)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)])
+    model.ir_version = RUNTIME_IR
+    return model, decoder_feeds
+
+
+def decoder_feeds(_):
+    random = np.random.default_rng(1)
+    return {"ids": random.integers(0, 50, (2, 5)),
+            "past_key": random.standard_normal((2, 1, 7, 8)).astype(np.float32)}
+
+
+def check_run(item):
+    """Returns (complaints, values compared, names of dimensions seen)."""
+    name, model, feeds = item
+    with support.scratch() as folder:
+        ours, complaint = through_nibble(
+            strip(model), folder, "--onnx-infer-shapes=record=true"
+        )
+    if ours is None:
+        return [f"{name}: {complaint}"], 0, 0
+    types = types_of(ours.graph)
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    del watched.graph.output[:]
+    for node in model.graph.node:
+        for output in node.output:
+            if types.get(output, onnx.TypeProto()).tensor_type.HasField("shape"):
+                watched.graph.output.add(name=output)
+    loaded = session(restamp(watched))
+    fed = feeds(loaded)
+    values = dict(zip([o.name for o in loaded.get_outputs()], loaded.run(None, fed)))
+    values.update({k: v for k, v in fed.items() if types[k].tensor_type.HasField("shape")})
+    complaints, sizes = [], {}
+    for output, value in values.items():
+        dims = types[output].tensor_type.shape.dim
+        expected = []
+        for dim, size in zip(dims, value.shape):
+            if dim.HasField("dim_value") and dim.dim_value >= 0:
+                size = dim.dim_value
+            elif dim.dim_param not in ("", "?"):
+                size = sizes.setdefault(dim.dim_param, size)
+            expected.append(size)
+        if len(dims) != value.ndim or tuple(expected) != value.shape:
+            complaints.append(f"{name}: {output} has shape {value.shape}, not {expected}")
+    return complaints, len(values), len(sizes)
+
+
+def report_runs(items, pool, checks):
+    for (name, model, _), (complaints, compared, names) in zip(items, pool.imap(check_run, items)):
+        checks.check(not complaints, "\n  ".join(complaints[:12]))
+        checks.check(compared > 0, f"{name}: nothing to compare")
+        print(f"{name}: shapes of {compared} values at run time, {names} named sizes")
+
+
+# --------------------------------------------------------------------------------------
 
 
 def backend_cases():
@@ -379,7 +482,8 @@ def real_models():
             print(f"not compared: {reason}")
             continue
         for path in sorted(folder.rglob("*.onnx")):
-            yield path.name, onnx.load(path)
+            feeds = functools.partial(onnx_roundtrip.real_feeds, path)
+            yield path.name, onnx.load(path), feeds
 
 
 def main():
@@ -395,7 +499,9 @@ def main():
             items = [(f"{label} {index}", join(members))
                      for index, members in enumerate(groups(models))]
             report_inference(label, items, pool, checks, verbose)
-        report_inference("real models", list(real_models()), pool, checks, verbose)
+        models = list(real_models())
+        report_inference("real models", [item[:2] for item in models], pool, checks, verbose)
+        report_runs([("decoder", *small_decoder()), *models], pool, checks)
         feeds = [
             {info.name: value for info, value in zip(case.graph.input, data)}
             for (case, data) in cases

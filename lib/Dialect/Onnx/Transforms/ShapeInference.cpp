@@ -73,6 +73,16 @@ Type onnx::refineTypes(Type stated, Type found) {
   return {};
 }
 
+/// The dimensions of a type. Some exporters call every dynamic one "?", which
+/// is no name: two of them need not be equal.
+static Shape getNamedDimensions(RankedTensorType type) {
+  Shape shape = getDimensions(type);
+  for (Dimension &dimension : shape)
+    if (dimension.symbol && dimension.symbol.getValue() == "?")
+      dimension.symbol = {};
+  return shape;
+}
+
 Type onnx::joinTypes(Type left, Type right) {
   if (!left || !right || left == right)
     return left == right ? left : Type();
@@ -87,8 +97,9 @@ Type onnx::joinTypes(Type left, Type right) {
   if (!leftRanked || !rightRanked ||
       leftRanked.getRank() != rightRanked.getRank())
     return UnrankedTensorType::get(elementType);
-  Shape dimensions = getDimensions(leftRanked);
-  for (auto [mine, other] : llvm::zip(dimensions, getDimensions(rightRanked)))
+  Shape dimensions = getNamedDimensions(leftRanked);
+  for (auto [mine, other] :
+       llvm::zip(dimensions, getNamedDimensions(rightRanked)))
     if (!mine.isKnownEqual(other))
       mine = Dimension();
   return getTensorType(dimensions, elementType);
@@ -121,7 +132,7 @@ Type RuleContext::getElementType(unsigned index) const {
 
 std::optional<Shape> RuleContext::getShape(unsigned index) const {
   auto tensor = dyn_cast_if_present<RankedTensorType>(getType(index));
-  return tensor ? std::optional(getDimensions(tensor)) : std::nullopt;
+  return tensor ? std::optional(getNamedDimensions(tensor)) : std::nullopt;
 }
 
 std::optional<Shape> RuleContext::getValue(unsigned index) const {

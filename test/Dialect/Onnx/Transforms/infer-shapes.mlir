@@ -146,3 +146,16 @@ module attributes {onnx.ir_version = 10 : i64, onnx.opsets = [#onnx.opset<21 in 
     return %z : !onnx.unknown
   }
 }
+
+// -----
+
+// "?" is what some exporters call every dynamic dimension.
+
+module attributes {onnx.ir_version = 10 : i64, onnx.opsets = [#onnx.opset<21 in "">]} {
+  // CHECK-LABEL: func.func @main
+  func.func @main(%x: tensor<?x?xf32, #onnx.dims<"?", "?">>, %y: tensor<?x?xf32, #onnx.dims<"?", "?">>) -> !onnx.unknown attributes {onnx.graph = #onnx.graph<name "g" inputs ["x", "y"] outputs ["z"] value_info []>} {
+    // CHECK: "Add"{{.*}} -> tensor<?x?xf32>
+    %z = onnx.node "Add"(%x, %y) outputs ["z"] : (tensor<?x?xf32, #onnx.dims<"?", "?">>, tensor<?x?xf32, #onnx.dims<"?", "?">>) -> !onnx.unknown
+    return %z : !onnx.unknown
+  }
+}
