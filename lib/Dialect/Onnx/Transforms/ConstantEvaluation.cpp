@@ -33,7 +33,11 @@ struct Evaluation {
 };
 
 using Result = std::optional<SmallVector<Tensor>>;
-using Evaluator = Result (*)(Evaluation &);
+/// An evaluator, and how many operands it needs at least.
+struct Evaluator {
+  Result (*evaluate)(Evaluation &);
+  unsigned operands;
+};
 
 //===----------------------------------------------------------------------===//
 // Elements
@@ -43,6 +47,11 @@ template <typename T> T load(const Tensor &tensor, int64_t index) {
   T value;
   std::memcpy(&value, tensor.bytes.data() + index * sizeof(T), sizeof(T));
   return value;
+}
+
+/// A file may hold any byte.
+template <> bool load<bool>(const Tensor &tensor, int64_t index) {
+  return tensor.bytes[index] != 0;
 }
 
 template <typename T> void store(Tensor &tensor, int64_t index, T value) {
@@ -145,21 +154,45 @@ template <typename Position>
 Result pick(RankedTensorType type, const Tensor &source, Position position) {
   Tensor result = makeTensor(type);
   size_t size = getElementSize(type);
+  int64_t count = source.type.getNumElements();
+  bool isInside = true;
   forEach(type.getShape(), [&](int64_t flat, ArrayRef<int64_t> index) {
-    std::memcpy(result.bytes.data() + flat * size,
-                source.bytes.data() + position(index) * size, size);
+    int64_t from = position(index);
+    // Attributes that fit the shapes never lead outside.
+    isInside &= from >= 0 && from < count;
+    if (isInside)
+      std::memcpy(result.bytes.data() + flat * size,
+                  source.bytes.data() + from * size, size);
   });
-  return one(std::move(result));
+  return isInside ? one(std::move(result)) : std::nullopt;
 }
 
 //===----------------------------------------------------------------------===//
 // Moves
 //===----------------------------------------------------------------------===//
 
-Result evaluateCopy(Evaluation &e) { return one({e.types[0], e.get(0).bytes}); }
+Result evaluateCopy(Evaluation &e) {
+  if (e.types[0].getNumElements() != e.get(0).type.getNumElements() ||
+      e.types[0].getElementType() != e.get(0).type.getElementType())
+    return std::nullopt;
+  return one({e.types[0], e.get(0).bytes});
+}
+
+/// True where a tensor of `shape` broadcasts to the shape of `type`.
+bool broadcastsTo(ArrayRef<int64_t> shape, RankedTensorType type) {
+  if (static_cast<int64_t>(shape.size()) > type.getRank())
+    return false;
+  for (auto [size, target] :
+       llvm::zip(shape, type.getShape().take_back(shape.size())))
+    if (size != 1 && size != target)
+      return false;
+  return true;
+}
 
 Result evaluateExpand(Evaluation &e) {
   const Tensor &data = e.get(0);
+  if (!broadcastsTo(data.type.getShape(), e.types[0]))
+    return std::nullopt;
   return pick(e.types[0], data, [&](ArrayRef<int64_t> index) {
     return flattenBroadcast(index, data.type.getShape());
   });
@@ -215,15 +248,16 @@ Result evaluateSlice(Evaluation &e) {
   ArrayRef<int64_t> shape = data.type.getShape();
   auto integers = [&](unsigned operand,
                       StringRef name) -> std::optional<SmallVector<int64_t>> {
-    if (e.has(operand))
-      return getIntegers(e.get(operand));
+    if (e.version >= 10)
+      return e.has(operand) ? getIntegers(e.get(operand)) : std::nullopt;
     if (auto attribute = e.node.getInts(name))
       return SmallVector<int64_t>(*attribute);
     return std::nullopt;
   };
   auto starts = integers(1, "starts"), axes = integers(3, "axes"),
        steps = integers(4, "steps");
-  if (!starts)
+  if (!starts || (axes && axes->size() != starts->size()) ||
+      (steps && steps->size() != starts->size()))
     return std::nullopt;
   SmallVector<int64_t> first(shape.size(), 0), step(shape.size(), 1);
   for (auto [index, start] : llvm::enumerate(*starts)) {
@@ -250,6 +284,8 @@ Result evaluateConcat(Evaluation &e) {
   size_t size = getElementSize(type);
   int64_t begin = 0;
   for (const Tensor *part : e.operands) {
+    if (!part || part->type.getRank() != type.getRank())
+      return std::nullopt;
     forEach(part->type.getShape(), [&](int64_t flat, ArrayRef<int64_t> index) {
       SmallVector<int64_t> position(index);
       position[axis] += begin;
@@ -274,6 +310,8 @@ Result evaluateSplit(Evaluation &e) {
       position[axis] += begin;
       return flatten(position, data.type.getShape());
     });
+    if (!part)
+      return std::nullopt;
     results.push_back(std::move(part->front()));
     begin += type.getDimSize(axis);
   }
@@ -296,7 +334,8 @@ Result evaluateConstantOfShape(Evaluation &e) {
 }
 
 Result evaluateRange(Evaluation &e) {
-  if (!e.has(0) || !e.has(2) || e.get(0).type != e.get(2).type)
+  if (!e.has(2) || e.get(0).type != e.get(2).type ||
+      e.get(0).type.getNumElements() != 1)
     return std::nullopt;
   return dispatch(e.types[0].getElementType(), [&](auto zero) -> Result {
     using T = decltype(zero);
@@ -380,6 +419,9 @@ struct Maximum {
 template <typename T, typename R, typename Function>
 Result applyBinary(Evaluation &e, const Tensor &left, const Tensor &right,
                    Function function) {
+  if (!broadcastsTo(left.type.getShape(), e.types[0]) ||
+      !broadcastsTo(right.type.getShape(), e.types[0]))
+    return std::nullopt;
   Tensor result = makeTensor(e.types[0]);
   bool isFolded = true;
   forEach(e.types[0].getShape(), [&](int64_t flat, ArrayRef<int64_t> index) {
@@ -478,7 +520,10 @@ template <typename Operation> Result evaluateLogic(Evaluation &e) {
 Result evaluateWhere(Evaluation &e) {
   const Tensor &condition = e.get(0), &left = e.get(1), &right = e.get(2);
   if (!condition.type.getElementType().isInteger(1) ||
-      left.type.getElementType() != right.type.getElementType())
+      left.type.getElementType() != right.type.getElementType() ||
+      !llvm::all_of(e.operands, [&](const Tensor *operand) {
+        return broadcastsTo(operand->type.getShape(), e.types[0]);
+      }))
     return std::nullopt;
   Tensor result = makeTensor(e.types[0]);
   size_t size = getElementSize(e.types[0]);
@@ -583,44 +628,44 @@ Result evaluateCast(Evaluation &e) {
 
 const llvm::StringMap<Evaluator> &getEvaluators() {
   static const llvm::StringMap<Evaluator> evaluators = {
-      {"Abs", evaluateUnary<Absolute>},
-      {"Add", evaluateArithmetic<Add>},
-      {"And", evaluateLogic<And>},
-      {"Cast", evaluateCast},
-      {"CastLike", evaluateCast},
-      {"Ceil", evaluateFloatFunction<std::ceil, std::ceil>},
-      {"Concat", evaluateConcat},
-      {"ConstantOfShape", evaluateConstantOfShape},
-      {"Div", evaluateArithmetic<Divide>},
-      {"Equal", evaluateComparison<Equal>},
-      {"Expand", evaluateExpand},
-      {"Flatten", evaluateCopy},
-      {"Floor", evaluateFloatFunction<std::floor, std::floor>},
-      {"Gather", evaluateGather},
-      {"Greater", evaluateComparison<Greater>},
-      {"GreaterOrEqual", evaluateComparison<GreaterOrEqual>},
-      {"Identity", evaluateCopy},
-      {"Less", evaluateComparison<Less>},
-      {"LessOrEqual", evaluateComparison<LessOrEqual>},
-      {"Max", evaluateArithmetic<Maximum>},
-      {"Min", evaluateArithmetic<Minimum>},
-      {"Mod", evaluateMod},
-      {"Mul", evaluateArithmetic<Multiply>},
-      {"Neg", evaluateUnary<Negate>},
-      {"Not", evaluateNot},
-      {"Or", evaluateLogic<Or>},
-      {"Range", evaluateRange},
-      {"Reshape", evaluateCopy},
-      {"Slice", evaluateSlice},
-      {"Split", evaluateSplit},
-      {"Sqrt", evaluateFloatFunction<std::sqrt, std::sqrt>},
-      {"Squeeze", evaluateCopy},
-      {"Sub", evaluateArithmetic<Subtract>},
-      {"Tile", evaluateTile},
-      {"Transpose", evaluateTranspose},
-      {"Unsqueeze", evaluateCopy},
-      {"Where", evaluateWhere},
-      {"Xor", evaluateLogic<Xor>},
+      {"Abs", {evaluateUnary<Absolute>, 1}},
+      {"Add", {evaluateArithmetic<Add>, 2}},
+      {"And", {evaluateLogic<And>, 2}},
+      {"Cast", {evaluateCast, 1}},
+      {"CastLike", {evaluateCast, 1}},
+      {"Ceil", {evaluateFloatFunction<std::ceil, std::ceil>, 1}},
+      {"Concat", {evaluateConcat, 1}},
+      {"ConstantOfShape", {evaluateConstantOfShape, 1}},
+      {"Div", {evaluateArithmetic<Divide>, 2}},
+      {"Equal", {evaluateComparison<Equal>, 2}},
+      {"Expand", {evaluateExpand, 2}},
+      {"Flatten", {evaluateCopy, 1}},
+      {"Floor", {evaluateFloatFunction<std::floor, std::floor>, 1}},
+      {"Gather", {evaluateGather, 2}},
+      {"Greater", {evaluateComparison<Greater>, 2}},
+      {"GreaterOrEqual", {evaluateComparison<GreaterOrEqual>, 2}},
+      {"Identity", {evaluateCopy, 1}},
+      {"Less", {evaluateComparison<Less>, 2}},
+      {"LessOrEqual", {evaluateComparison<LessOrEqual>, 2}},
+      {"Max", {evaluateArithmetic<Maximum>, 2}},
+      {"Min", {evaluateArithmetic<Minimum>, 2}},
+      {"Mod", {evaluateMod, 2}},
+      {"Mul", {evaluateArithmetic<Multiply>, 2}},
+      {"Neg", {evaluateUnary<Negate>, 1}},
+      {"Not", {evaluateNot, 1}},
+      {"Or", {evaluateLogic<Or>, 2}},
+      {"Range", {evaluateRange, 3}},
+      {"Reshape", {evaluateCopy, 1}},
+      {"Slice", {evaluateSlice, 1}},
+      {"Split", {evaluateSplit, 1}},
+      {"Sqrt", {evaluateFloatFunction<std::sqrt, std::sqrt>, 1}},
+      {"Squeeze", {evaluateCopy, 1}},
+      {"Sub", {evaluateArithmetic<Subtract>, 2}},
+      {"Tile", {evaluateTile, 2}},
+      {"Transpose", {evaluateTranspose, 1}},
+      {"Unsqueeze", {evaluateCopy, 1}},
+      {"Where", {evaluateWhere, 3}},
+      {"Xor", {evaluateLogic<Xor>, 2}},
   };
   return evaluators;
 }
@@ -633,6 +678,11 @@ onnx::evaluate(NodeOp node, int64_t version, ArrayRef<const Tensor *> operands,
   auto it = getEvaluators().find(node.getOpType());
   StringRef domain = node.getDomain().value_or("");
   if (it == getEvaluators().end() || (!domain.empty() && domain != "ai.onnx"))
+    return std::nullopt;
+  const Evaluator &evaluator = it->second;
+  if (operands.size() < evaluator.operands || types.empty() ||
+      !llvm::all_of(operands.take_front(evaluator.operands),
+                    [](const Tensor *operand) { return operand != nullptr; }))
     return std::nullopt;
   // Elements narrower than a byte would need other addressing; strings have no
   // bytes.
@@ -649,5 +699,5 @@ onnx::evaluate(NodeOp node, int64_t version, ArrayRef<const Tensor *> operands,
   if (version < 7 && node.getAttributeValue("broadcast"))
     return std::nullopt;
   Evaluation evaluation{node, version, operands, types};
-  return it->second(evaluation);
+  return evaluator.evaluate(evaluation);
 }

@@ -9,6 +9,7 @@ module attributes {onnx.ir_version = 10 : i64, onnx.opsets = [#onnx.opset<21 in 
   // FOLD-LABEL: func.func @main
   func.func @main(%x: tensor<2x3xf32>) attributes {onnx.graph = #onnx.graph<name "g" inputs ["x"] outputs [] value_info []>} {
     %big = onnx.constant "big" : tensor<2xi64> = dense<9223372036854775807>
+    %most = onnx.constant "most" : tensor<1xi64> = dense<9223372036854775807>
     %least = onnx.constant "least" : tensor<1xi64> = dense<-9223372036854775808>
     %zero = onnx.constant "zero" : tensor<1xi64> = dense<0>
     %four = onnx.constant "four" : tensor<1xi64> = dense<4>
@@ -40,7 +41,7 @@ module attributes {onnx.ir_version = 10 : i64, onnx.opsets = [#onnx.opset<21 in 
     %9 = onnx.node "Reshape"(%x, %minus) outputs ["9"] : (tensor<2x3xf32>, tensor<2xi64>) -> !onnx.unknown
     // A step past the end, and the least integer, which stands for "unknown".
     // CHECK: "Slice"{{.*}} -> tensor<1x3xf32>
-    %10 = onnx.node "Slice"(%x, %zero, %four, %zero, %big) outputs ["10"] : (tensor<2x3xf32>, tensor<1xi64>, tensor<1xi64>, tensor<1xi64>, tensor<2xi64>) -> !onnx.unknown
+    %10 = onnx.node "Slice"(%x, %zero, %four, %zero, %most) outputs ["10"] : (tensor<2x3xf32>, tensor<1xi64>, tensor<1xi64>, tensor<1xi64>, tensor<1xi64>) -> !onnx.unknown
     // CHECK: "Slice"{{.*}} -> tensor<?x3xf32>
     %11 = onnx.node "Slice"(%x, %four, %least, %zero, %least) outputs ["11"] : (tensor<2x3xf32>, tensor<1xi64>, tensor<1xi64>, tensor<1xi64>, tensor<1xi64>) -> !onnx.unknown
     // CHECK: "Slice"{{.*}} -> !onnx.unknown
@@ -68,6 +69,14 @@ module attributes {onnx.ir_version = 10 : i64, onnx.opsets = [#onnx.opset<21 in 
     %23 = onnx.node "Range"(%least, %big, %zero) outputs ["23"] : (tensor<1xi64>, tensor<2xi64>, tensor<1xi64>) -> !onnx.unknown
     // CHECK: "Attention"{{.*}} -> tensor<*xf32>
     %24 = onnx.node "Attention"(%x, %x, %x) outputs ["24"] : (tensor<2x3xf32>, tensor<2x3xf32>, tensor<2x3xf32>) -> !onnx.unknown
+    // Sizes that go past the data; a permutation counted from the back.
+    // FOLD: "Split"
+    %25:2 = onnx.node "Split"(%minus, %big) outputs ["25", "26"] : (tensor<2xi64>, tensor<2xi64>) -> (!onnx.unknown, !onnx.unknown)
+    // FOLD: "Transpose"
+    %27 = onnx.node "Transpose"(%minus) outputs ["27"] {perm = array<i64: -1>} : (tensor<2xi64>) -> !onnx.unknown
+    // Lists of different lengths.
+    // FOLD: "Slice"
+    %28 = onnx.node "Slice"(%minus, %big, %big, %zero) outputs ["28"] : (tensor<2xi64>, tensor<2xi64>, tensor<2xi64>, tensor<1xi64>) -> !onnx.unknown
     return
   }
 }

@@ -193,9 +193,9 @@ static void sliceBy(RuleContext &context, std::optional<Shape> starts,
   int64_t rank = shape->size();
   if (!axes)
     return context.set(0, type, Shape(rank));
-  if ((starts && starts->size() < axes->size()) ||
-      (ends && ends->size() < axes->size()) ||
-      (steps && steps->size() < axes->size()))
+  if ((starts && starts->size() != axes->size()) ||
+      (ends && ends->size() != axes->size()) ||
+      (steps && steps->size() != axes->size()))
     return context.reject();
   auto value = rank == 1 ? context.getValue(0) : std::nullopt;
   for (auto [index, axis] : llvm::enumerate(*axes)) {
@@ -360,6 +360,11 @@ static void inferSplit(RuleContext &context) {
     sizes = splitEvenly(context, (*shape)[*axis]);
   }
   if (sizes->size() != context.getNumOutputs())
+    return context.reject();
+  Dimension total = fixed(0), whole = (*shape)[*axis];
+  for (const Dimension &size : *sizes)
+    total = addDimensions(total, size);
+  if (total.isStatic() && whole.isStatic() && total.size != whole.size)
     return context.reject();
   auto value = shape->size() == 1 ? context.getValue(0) : std::nullopt;
   int64_t begin = 0;

@@ -253,11 +253,12 @@ static void inferTranspose(RuleContext &context) {
   if (permutation->size() != shape->size())
     return context.reject();
   Shape result;
+  llvm::SmallBitVector moved(shape->size());
   for (int64_t axis : *permutation) {
-    auto position = normalizeAxis(axis, shape->size());
-    if (!position)
+    if (axis < 0 || !normalizeAxis(axis, shape->size()) || moved.test(axis))
       return context.reject();
-    result.push_back((*shape)[*position]);
+    moved.set(axis);
+    result.push_back((*shape)[axis]);
   }
   context.set(0, context.getElementType(0), result);
   keepValue(context, result.size());
