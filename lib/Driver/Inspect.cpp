@@ -42,10 +42,10 @@ static uint64_t countMemory(const ModelReport &report, uint64_t context) {
                                static_cast<double>(report.weightBytes + cache));
 }
 
-static void printHeader(const InspectCommand &command,
+static void printHeader(const InspectCommand &command, uint64_t fileSize,
                         const ModelReport &report, llvm::raw_ostream &os) {
-  os << command.input << ": " << formatBytes(getFileSize(command.input))
-     << ", IR version " << report.irVersion << ", opsets";
+  os << command.input << ": " << formatBytes(fileSize) << ", IR version "
+     << report.irVersion << ", opsets";
   for (auto &[domain, version] : report.opsets)
     os << " " << domain << " " << version;
   os << "\n";
@@ -121,17 +121,18 @@ int nibble::inspect(const InspectCommand &command) {
   if (!module)
     return ExitFailure;
   ModelReport report = describeModel(*module);
+  uint64_t fileSize = getFileSize(command.input, *module);
   if (command.json) {
     llvm::json::Object object = toJSON(report);
     object["file"] = command.input;
-    object["file_bytes"] = getFileSize(command.input);
+    object["file_bytes"] = fileSize;
     object["memory_bytes"] = countMemory(report, command.context);
     object["context"] = command.context;
     llvm::outs() << llvm::formatv("{0:2}", llvm::json::Value(std::move(object)))
                  << "\n";
     return ExitSuccess;
   }
-  printHeader(command, report, llvm::outs());
+  printHeader(command, fileSize, report, llvm::outs());
   printOps(report, llvm::outs());
   printWeights(command, report, llvm::outs());
   printMemory(command, report, llvm::outs());

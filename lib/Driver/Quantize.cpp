@@ -56,6 +56,7 @@ private:
 /// Globs first: what a user keeps, no rule quantizes.
 static std::vector<std::string> collectRules(const QuantizeCommand &command) {
   std::vector<std::string> rules;
+  rules.reserve(command.keep.size() + command.rules.size() + 1);
   for (const std::string &glob : command.keep)
     rules.push_back(glob + "=keep");
   rules.insert(rules.end(), command.rules.begin(), command.rules.end());
@@ -104,6 +105,7 @@ int Quantizer::check(StringRef path, ModuleOp meant) {
   OwningOpRef<ModuleOp> written = loadModel(path, &session.getContext());
   if (!written)
     return ExitFailure;
+  bytesAfter = getFileSize(path, *written);
   if (auto difference = findDifference(meant, *written))
     return fail("the file that was written differs from what was meant in " +
                 *difference + "; this is a bug in Nibble, nothing was kept");
@@ -134,7 +136,6 @@ int Quantizer::writeChecked(ModuleOp module) {
   options.externalData = command.externalData;
   if (failed(exportOnnx(module, (*stage)->getPath(), options)))
     return ExitFailure;
-  bytesAfter = getFileSize((*stage)->getPath());
   if (int code = check((*stage)->getPath(), module))
     return code;
   if (llvm::Error error = (*stage)->publish())
@@ -250,7 +251,7 @@ int Quantizer::run() {
       loadModel(command.input, &session.getContext());
   if (!module)
     return ExitFailure;
-  bytesBefore = getFileSize(command.input);
+  bytesBefore = getFileSize(command.input, *module);
   weightsBefore = describeModel(*module);
   if (failed(assign(*module)))
     return ExitFailure;

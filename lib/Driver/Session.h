@@ -7,6 +7,7 @@
 #ifndef NIBBLE_LIB_DRIVER_SESSION_H
 #define NIBBLE_LIB_DRIVER_SESSION_H
 
+#include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/MLIRContext.h"
 
 namespace nibble {
@@ -24,9 +25,9 @@ private:
 /// Prints "error: …" and returns ExitFailure.
 int fail(const llvm::Twine &message);
 
-/// Size of an ONNX file and of the external data files that its model refers
-/// to.
-uint64_t getFileSize(llvm::StringRef path);
+/// Size of the file at `path` and of the other files that `module`, which was
+/// read from it, keeps its weights in.
+uint64_t getFileSize(llvm::StringRef path, mlir::ModuleOp module);
 
 } // namespace nibble
 

@@ -8,17 +8,23 @@
 
 #include <CLI/CLI.hpp>
 
+#include <cstdio>
+#include <exception>
 #include <map>
 #include <memory>
 
 using namespace nibble;
 
-static const std::map<std::string, ExternalData> externalDataNames = {
-    {"never", ExternalData::Never},
-    {"auto", ExternalData::Auto},
-    {"always", ExternalData::Always}};
-static const std::map<std::string, ScaleSearch> searchNames = {
-    {"minmax", ScaleSearch::MinMax}, {"search", ScaleSearch::LeastSquares}};
+static std::map<std::string, ExternalData> getExternalDataNames() {
+  return {{"never", ExternalData::Never},
+          {"auto", ExternalData::Auto},
+          {"always", ExternalData::Always}};
+}
+
+static std::map<std::string, ScaleSearch> getSearchNames() {
+  return {{"minmax", ScaleSearch::MinMax},
+          {"search", ScaleSearch::LeastSquares}};
+}
 
 /// An option that takes one of a few words.
 template <typename T>
@@ -30,7 +36,7 @@ static void addChoice(CLI::App *verb, const std::string &name, T &value,
     words += (words.empty() ? "" : "|") + word;
   verb->add_option_function<std::string>(
           name,
-          [&value, &names](const std::string &word) { value = names.at(word); },
+          [&value, names](const std::string &word) { value = names.at(word); },
           description)
       ->type_name(words)
       ->check(CLI::IsMember(names));
@@ -67,7 +73,7 @@ static void addQuantize(CLI::App &app, int &exitCode) {
           "--method", [](const std::string &) {}, "How codes are chosen")
       ->check(CLI::IsMember({"round"}))
       ->default_str("round");
-  addChoice(verb, "--scale", command->search, searchNames,
+  addChoice(verb, "--scale", command->search, getSearchNames(),
             "Scales from the range of each block, or searched for the least "
             "weighted error (default: search)");
   verb->add_option("--format", command->format,
@@ -80,7 +86,8 @@ static void addQuantize(CLI::App &app, int &exitCode) {
           "How MatMulNBits computes: 1 in f32, 4 with int8 activations")
       ->check(CLI::IsMember({0, 1, 2, 3, 4}))
       ->capture_default_str();
-  addChoice(verb, "--external-data", command->externalData, externalDataNames,
+  addChoice(verb, "--external-data", command->externalData,
+            getExternalDataNames(),
             "Where weights go: auto keeps what the model did, and moves them "
             "out past 2 GiB");
   verb->add_option("--threads", command->threads,
@@ -144,7 +151,8 @@ static void addConvert(CLI::App &app, int &exitCode) {
                    "The ops that hold quantized weights")
       ->check(CLI::IsMember({"auto", "matmulnbits", "qdq", "bnb4"}))
       ->capture_default_str();
-  addChoice(verb, "--external-data", command->externalData, externalDataNames,
+  addChoice(verb, "--external-data", command->externalData,
+            getExternalDataNames(),
             "Where the weights of an ONNX model go (default: auto)");
   verb->footer("Examples:\n"
                "  $ nibble convert m.onnx -o m.mlir\n"
@@ -152,7 +160,7 @@ static void addConvert(CLI::App &app, int &exitCode) {
   verb->callback([command, &exitCode] { exitCode = convert(*command); });
 }
 
-int main(int argc, char **argv) {
+static int runCommand(int argc, char **argv) {
   CLI::App app("Nibble, a quantization compiler for ONNX models", "nibble");
   app.require_subcommand(1);
   app.set_version_flag("--version", NIBBLE_VERSION);
@@ -171,4 +179,13 @@ int main(int argc, char **argv) {
     return app.exit(error) == 0 ? ExitSuccess : ExitUsage;
   }
   return exitCode;
+}
+
+int main(int argc, char **argv) {
+  try {
+    return runCommand(argc, argv);
+  } catch (const std::exception &error) {
+    std::fprintf(stderr, "error: %s\n", error.what());
+    return ExitFailure;
+  }
 }

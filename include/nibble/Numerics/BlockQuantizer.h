@@ -89,9 +89,10 @@ struct BlockQuantizerOptions {
   /// For LeastSquares: the weight of each row's errors (diag(H) of the inputs),
   /// `rows` finite numbers >= 0, or null for 1.
   const float *rowWeights = nullptr;
-  /// For LeastSquares: weigh each error by |w| too. Where nothing is known of the
-  /// inputs this is the better guess: large weights tend to meet inputs that
-  /// matter, and the plain sum clips them (docs/Rationale.md, "Scale search").
+  /// For LeastSquares: weigh each error by |w| too. Where nothing is known of
+  /// the inputs this is the better guess: large weights tend to meet inputs
+  /// that matter, and the plain sum clips them (docs/Rationale.md, "Scale
+  /// search").
   bool weighByMagnitude = false;
   /// 0: one for each core. Never changes a bit of the result.
   unsigned threads = 1;

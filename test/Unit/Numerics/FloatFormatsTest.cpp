@@ -24,6 +24,7 @@ static uint32_t bitsOf(float x) {
 
 static std::vector<FloatFormat> allFormats() {
   std::vector<FloatFormat> formats;
+  formats.reserve(numFloatFormats);
   for (unsigned i = 0; i < numFloatFormats; ++i)
     formats.push_back(static_cast<FloatFormat>(i));
   return formats;

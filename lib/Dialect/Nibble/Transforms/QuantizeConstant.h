@@ -13,8 +13,8 @@
 namespace nibble {
 
 /// Quantizes a constant that has a `nibble.encoding` with any algorithm and
-/// replaces it by a nibble.assemble of its parts. The reader of the constant sees
-/// a value of the same shape with the encoding. Errors name the tensor.
+/// replaces it by a nibble.assemble of its parts. The reader of the constant
+/// sees a value of the same shape with the encoding. Errors name the tensor.
 mlir::LogicalResult quantizeConstant(onnx::ConstantOp constant,
                                      const WeightQuantizer &quantizer,
                                      const WeightStatistics &statistics,

@@ -343,7 +343,10 @@ Result evaluateRange(Evaluation &e) {
     // Floats are summed up or multiplied, as the runtime likes.
     if constexpr (!std::is_integral_v<T> || std::is_same_v<T, bool>)
       return std::nullopt;
-    uint64_t value = load<T>(e.get(0), 0), delta = load<T>(e.get(2), 0);
+    auto value =
+        static_cast<uint64_t>(static_cast<int64_t>(load<T>(e.get(0), 0)));
+    auto delta =
+        static_cast<uint64_t>(static_cast<int64_t>(load<T>(e.get(2), 0)));
     for (int64_t i = 0; i < e.types[0].getNumElements(); ++i, value += delta)
       store<T>(result, i, static_cast<T>(value));
     return one(std::move(result));
