@@ -1,0 +1,120 @@
+//===- Passes.td - Conversions between dialects ------------*- tablegen -*-===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef NIBBLE_CONVERSION_PASSES_TD
+#define NIBBLE_CONVERSION_PASSES_TD
+
+include "mlir/Pass/PassBase.td"
+
+def ConvertOnnxToLinalg : Pass<"convert-onnx-to-linalg", "::mlir::ModuleOp"> {
+  let summary = "Nodes of the onnx dialect to linalg, tensor and arith";
+  let description = [{
+    Each `onnx.node` becomes the plain IR that its op type, domain and version
+    mean. Elements that plain IR has no memory for are stored in wider ones:
+    `ui4` as `i8`, `f8E4M3FN` as its code in `i8` (ScalarBuilder.h has the
+    table). Computations on f16 and narrower floats are done in f32 and rounded
+    once. Names of dimensions disappear from the types. A weight becomes an
+    `arith.constant` over the bytes of the mapped file, without a copy.
+
+    A MatMul, Gemm or Gather of a quantized tensor becomes `nibble.matmul` or
+    `nibble.gather`; other nodes dequantize such an operand first.
+
+    ```mlir
+    %y = onnx.node "Add"(%a, %b) outputs ["y"]
+        : (tensor<2x3xf32>, tensor<3xf32>) -> tensor<2x3xf32>
+    ```
+    ⇒
+    ```mlir
+    %e = tensor.empty() : tensor<2x3xf32>
+    %y = linalg.generic {indexing_maps = [affine_map<(i, j) -> (i, j)>,
+                                          affine_map<(i, j) -> (j)>,
+                                          affine_map<(i, j) -> (i, j)>],
+                         iterator_types = ["parallel", "parallel"]}
+        ins(%a, %b : tensor<2x3xf32>, tensor<3xf32>) outs(%e : tensor<2x3xf32>) {
+      ^bb0(%x: f32, %y: f32, %out: f32):
+        %s = arith.addf %x, %y : f32
+        linalg.yield %s : f32
+    } -> tensor<2x3xf32>
+    ```
+
+    Types must be known (`--onnx-infer-shapes`). A node without a conversion is
+    an error that names it, before anything is changed.
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::func::FuncDialect",
+    "::mlir::linalg::LinalgDialect", "::mlir::math::MathDialect",
+    "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect",
+    "::nibble::NibbleDialect"
+  ];
+  let statistics = [
+    Statistic<"numNodes", "nodes", "Number of nodes converted">,
+    Statistic<"numConstants", "constants", "Number of constants converted">,
+    Statistic<"numMappedBytes", "mapped-bytes",
+              "Bytes of constants that stay in their file">
+  ];
+}
+
+def LowerNibbleToReference : Pass<"lower-nibble-to-reference", "::mlir::ModuleOp"> {
+  let summary = "The nibble dialect to plain loops, as docs/Spec.md says";
+  let description = [{
+    The executable truth for Nibble's numerics: every op becomes linalg and
+    arith that follow docs/Spec.md literally, one element after the other, with
+    no regard for speed. A quantized tensor becomes its parts: codes, scales and
+    zero points (each again in parts where it is nested), and outliers.
+
+    ```mlir
+    %x = nibble.dequantize %w
+        : tensor<64x8xf32, #nibble.quantized<u4, block = [32, 1], scale = f16>>
+    ```
+    ⇒
+    ```mlir
+    %x = linalg.generic … outs(%e : tensor<64x8xf32>) {
+      ^bb0(%out: f32):
+        %k = linalg.index 0 : index
+        %n = linalg.index 1 : index
+        %block = arith.divui %k, %c32 : index
+        %scale = tensor.extract %scales[%block, %n] : tensor<2x8xf16>
+        %code = tensor.extract %codes[%k, %n] : tensor<64x8xi8>
+        …
+    }
+    ```
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::func::FuncDialect",
+    "::mlir::linalg::LinalgDialect", "::mlir::math::MathDialect",
+    "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect",
+    "::nibble::NibbleDialect"
+  ];
+  let statistics = [
+    Statistic<"numOps", "ops", "Number of ops lowered">
+  ];
+}
+
+def ExternalizeWeights : Pass<"nibble-externalize-weights", "::mlir::ModuleOp"> {
+  let summary = "Large constants become arguments of the main function";
+  let description = [{
+    Compiling a constant copies it several times. So each `dense_resource` of the
+    function `main` becomes an argument after the others, with its value in
+    the attribute `nibble.weight`; who runs the code passes the bytes of the
+    mapped file.
+
+    ```mlir
+    func.func @main(%x: tensor<4xf32>) -> tensor<4xf32> {
+      %w = arith.constant dense_resource<w> : tensor<4xf32>
+    ```
+    ⇒
+    ```mlir
+    func.func @main(%x: tensor<4xf32>,
+        %w: tensor<4xf32> {nibble.weight = dense_resource<w> : tensor<4xf32>})
+        -> tensor<4xf32> {
+    ```
+  }];
+  let statistics = [
+    Statistic<"numWeights", "weights", "Number of constants moved">
+  ];
+}
+
+#endif // NIBBLE_CONVERSION_PASSES_TD

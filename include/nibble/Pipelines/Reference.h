@@ -1,0 +1,37 @@
+//===- Reference.h - The executable truth, as a pipeline --------*- C++ -*-===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef NIBBLE_PIPELINES_REFERENCE_H
+#define NIBBLE_PIPELINES_REFERENCE_H
+
+#include "mlir/Pass/PassManager.h"
+#include "mlir/Pass/PassOptions.h"
+
+namespace nibble {
+
+struct ReferenceOptions : mlir::PassPipelineOptions<ReferenceOptions> {
+  Option<bool> externalizeWeights{
+      *this, "externalize-weights",
+      llvm::cl::desc("Make large constants arguments of the main function"),
+      llvm::cl::init(true)};
+};
+
+/// {func, onnx, nibble} ⇒ {func, linalg, math, scf, tensor, arith}: the meaning
+/// of a model, as tensors. Arguments of `main` that hold weights have the
+/// attribute `nibble.weight`.
+void buildReferenceTensorPipeline(mlir::OpPassManager &passes,
+                                  const ReferenceOptions &options);
+
+/// What buildReferenceTensorPipeline gives ⇒ {llvm}: plain loops over buffers,
+/// with a C interface for `main`. Results are fresh buffers from malloc.
+void buildReferenceLoopPipeline(mlir::OpPassManager &passes);
+
+/// Registers both, one after the other, as `nibble-reference`.
+void registerReferencePipeline();
+
+} // namespace nibble
+
+#endif // NIBBLE_PIPELINES_REFERENCE_H

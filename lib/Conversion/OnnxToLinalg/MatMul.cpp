@@ -1,0 +1,266 @@
+//===- MatMul.cpp - Matrix products ---------------------------------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+//
+// A product is a linalg.generic with the loops (batch…, m, k, n): every element
+// of the result is summed in ascending k, in f32 where the elements are
+// narrower (the named ops of linalg would sum in f16), and the innermost loop
+// has no dependence that would forbid to vectorize it.
+//
+//===----------------------------------------------------------------------===//
+
+#include "NodeConversion.h"
+
+#include "nibble/Dialect/Nibble/IR/NibbleOps.h"
+
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+
+using namespace mlir;
+using namespace nibble;
+using namespace nibble::onnx;
+
+/// A tensor of sums as one of `element`.
+static Value buildRounded(NodeContext &context, Value sums, Type element) {
+  Type computed = getComputedType(element);
+  if (computed == element || isa<IntegerType>(element))
+    return sums;
+  return buildCast(context, sums, computed, element);
+}
+
+Value nibble::buildMatMul(NodeContext &context, Value lhs,
+                          RankedTensorType lhsType, Value rhs,
+                          RankedTensorType rhsType, Type element) {
+  MLIRContext *mlirContext = context.rewriter.getContext();
+  Broadcast batch =
+      broadcast(context, {lhs, rhs}, {lhsType, rhsType}, /*trailing=*/2);
+  unsigned rank = batch.sizes.size();
+  auto loop = [&](unsigned position) {
+    return getAffineDimExpr(position, mlirContext);
+  };
+  AffineExpr m = loop(rank), k = loop(rank + 1), n = loop(rank + 2);
+  batch.maps[0].append({m, k});
+  batch.maps[1].append({k, n});
+  SmallVector<AffineExpr> result;
+  for (unsigned i = 0; i < rank; ++i)
+    result.push_back(loop(i));
+  result.append({m, n});
+  SmallVector<AffineMap> maps;
+  for (ArrayRef<AffineExpr> exprs :
+       {ArrayRef<AffineExpr>(batch.maps[0]), ArrayRef<AffineExpr>(batch.maps[1]),
+        ArrayRef<AffineExpr>(result)})
+    maps.push_back(AffineMap::get(rank + 3, 0, exprs, mlirContext));
+  SmallVector<utils::IteratorType> iterators(rank + 3,
+                                             utils::IteratorType::parallel);
+  iterators[rank + 1] = utils::IteratorType::reduction;
+
+  Sizes sizes(batch.sizes);
+  sizes.push_back(getSize(context.rewriter, context.loc, batch.tensors[0],
+                          lhsType.getRank() - 2));
+  sizes.push_back(getSize(context.rewriter, context.loc, batch.tensors[1],
+                          rhsType.getRank() - 1));
+  Type computed = getComputedType(element);
+  ScalarBuilder scalar = context.scalar();
+  Value sums = buildReduction(
+      context.rewriter, context.loc, batch.tensors, maps, iterators, sizes,
+      scalar.constant(computed, 0), [&](ScalarBuilder &body, ValueRange args) {
+        Value a = body.decode(args[0], lhsType.getElementType());
+        Value b = body.decode(args[1], rhsType.getElementType());
+        return body.add(args[2], body.mul(a, b));
+      });
+  return buildRounded(context, sums, element);
+}
+
+/// The type with a dimension of 1 added in front or at the end.
+static RankedTensorType addDimension(RankedTensorType type, bool front) {
+  SmallVector<Dimension> dimensions = getDimensions(type);
+  dimensions.insert(front ? dimensions.begin() : dimensions.end(),
+                    Dimension{1, {}});
+  return getTensorType(dimensions, type.getElementType());
+}
+
+/// MatMul on any ranks: vectors become matrices of one row or column.
+static FailureOr<Value> buildAnyMatMul(NodeContext &context, Value lhs,
+                                       RankedTensorType lhsType, Value rhs,
+                                       RankedTensorType rhsType, Type element) {
+  if (lhsType.getRank() == 0 || rhsType.getRank() == 0)
+    return context.fail("expects factors with dimensions");
+  bool isRow = lhsType.getRank() == 1, isColumn = rhsType.getRank() == 1;
+  OpFoldResult one = context.rewriter.getIndexAttr(1);
+  if (isRow) {
+    Sizes sizes = context.getSizes(lhs);
+    sizes.insert(sizes.begin(), one);
+    lhs = buildReshape(context, lhs, sizes);
+    lhsType = addDimension(lhsType, /*front=*/true);
+  }
+  if (isColumn) {
+    Sizes sizes = context.getSizes(rhs);
+    sizes.push_back(one);
+    rhs = buildReshape(context, rhs, sizes);
+    rhsType = addDimension(rhsType, /*front=*/false);
+  }
+  Value result = buildMatMul(context, lhs, lhsType, rhs, rhsType, element);
+  if (!isRow && !isColumn)
+    return result;
+  int64_t rank = cast<RankedTensorType>(result.getType()).getRank();
+  SmallVector<int64_t> axes;
+  if (isRow)
+    axes.push_back(rank - 2);
+  if (isColumn)
+    axes.push_back(rank - 1);
+  return buildReshape(context, result,
+                      dropAxes(context, result, axes, /*keep=*/false));
+}
+
+/// A quantized weight that nibble.matmul takes.
+static bool isQuantizedMatrix(NodeContext &context, unsigned input) {
+  RankedTensorType type = context.getInputType(input);
+  return isQuantized(type) && type.getRank() == 2;
+}
+
+static LogicalResult convertMatMul(NodeContext &context) {
+  RankedTensorType lhs = context.getInputType(0), rhs = context.getInputType(1);
+  if (isQuantizedMatrix(context, 1) && lhs.getRank() >= 1 &&
+      lhs.getElementType() == rhs.getElementType()) {
+    auto product = MatmulOp::create(
+        context.rewriter, context.loc, context.getInput(0),
+        context.node.getInput(1), /*bias=*/Value(),
+        TypeAttr::get(context.rewriter.getF32Type()),
+        /*transpose_weight=*/UnitAttr());
+    return context.replace(product.getResult());
+  }
+  auto result = buildAnyMatMul(context, context.getInput(0), lhs,
+                               context.getInput(1), rhs, lhs.getElementType());
+  if (failed(result))
+    return failure();
+  return context.replace(*result);
+}
+
+//===----------------------------------------------------------------------===//
+// Gemm
+//===----------------------------------------------------------------------===//
+
+static Value transpose(NodeContext &context, Value matrix,
+                       RankedTensorType &type) {
+  SmallVector<Dimension> dimensions = getDimensions(type);
+  std::swap(dimensions[0], dimensions[1]);
+  type = getTensorType(dimensions, type.getElementType());
+  Sizes sizes = context.getSizes(matrix);
+  std::swap(sizes[0], sizes[1]);
+  Value empty = tensor::EmptyOp::create(context.rewriter, context.loc, sizes,
+                                        getStoredType(type.getElementType()));
+  return linalg::TransposeOp::create(context.rewriter, context.loc, matrix,
+                                     empty, ArrayRef<int64_t>{1, 0})
+      ->getResult(0);
+}
+
+/// alpha · A · B + beta · C, rounded once.
+static LogicalResult convertGemm(NodeContext &context) {
+  NodeOp node = context.node;
+  RankedTensorType aType = context.getInputType(0);
+  RankedTensorType bType = context.getInputType(1);
+  if (aType.getRank() != 2 || bType.getRank() != 2)
+    return context.fail("expects matrices");
+  Type element = aType.getElementType(), computed = getComputedType(element);
+  double alpha = node.getFloat("alpha", 1), beta = node.getFloat("beta", 1);
+  Value a = context.getInput(0), sums;
+  if (node.getInt("transA", 0))
+    a = transpose(context, a, aType);
+  if (isQuantizedMatrix(context, 1) && element.isF32()) {
+    bool transposed = node.getInt("transB", 0) != 0;
+    sums = MatmulOp::create(
+               context.rewriter, context.loc, a, node.getInput(1), Value(),
+               TypeAttr::get(context.rewriter.getF32Type()),
+               transposed ? context.rewriter.getUnitAttr() : UnitAttr())
+               .getResult();
+  } else {
+    Value b = context.getInput(1);
+    if (node.getInt("transB", 0))
+      b = transpose(context, b, bType);
+    sums = buildMatMul(context, a, aType, b, bType, computed);
+  }
+  SmallVector<Value> tensors{sums};
+  SmallVector<RankedTensorType> types{
+      RankedTensorType::get(cast<RankedTensorType>(sums.getType()).getShape(),
+                            computed)};
+  bool hasC = context.getNumInputs() > 2 && !context.isAbsent(2);
+  if (hasC) {
+    tensors.push_back(context.getInput(2));
+    types.push_back(context.getInputType(2));
+  }
+  return context.replace(buildBroadcast(
+      context, tensors, types, element,
+      [&](ScalarBuilder &scalar, ValueRange args) {
+        auto scaled = [&](Value x, double factor) {
+          return factor == 1
+                     ? x
+                     : scalar.mul(scalar.constant(x.getType(), factor), x);
+        };
+        Value result = scaled(args[0], alpha);
+        return hasC ? scalar.add(result, scaled(args[1], beta)) : result;
+      }));
+}
+
+//===----------------------------------------------------------------------===//
+// MatMulInteger
+//===----------------------------------------------------------------------===//
+
+/// An integer matrix less its zero point, in i32. The zero point of `lhs` is a
+/// scalar or one for each row, that of the other one for each column.
+static FailureOr<Value> subtractZeroPoint(NodeContext &context, unsigned input,
+                                          bool rows) {
+  Type i32 = context.rewriter.getI32Type();
+  RankedTensorType type = context.getInputType(input);
+  Type element = type.getElementType();
+  SmallVector<Value> tensors{context.getInput(input)};
+  SmallVector<RankedTensorType> types{type};
+  unsigned zero = input + 2;
+  if (zero < context.getNumInputs() && !context.isAbsent(zero)) {
+    Value value = context.getInput(zero);
+    RankedTensorType zeroType = context.getInputType(zero);
+    if (rows && zeroType.getRank() == 1 && zeroType.getDimSize(0) != 1) {
+      Sizes sizes = context.getSizes(value);
+      sizes.push_back(context.rewriter.getIndexAttr(1));
+      value = buildReshape(context, value, sizes);
+      zeroType = addDimension(zeroType, /*front=*/false);
+    }
+    if (zeroType.getRank() > type.getRank() && zeroType.getRank() != 1)
+      return context.fail("zero point " + Twine(zero) + " has too many "
+                          "dimensions");
+    tensors.push_back(value);
+    types.push_back(zeroType);
+  }
+  return buildBroadcast(context, tensors, types, i32,
+                        [&](ScalarBuilder &scalar, ValueRange args) {
+                          Value x = scalar.convert(args[0], element, i32);
+                          if (args.size() == 1)
+                            return x;
+                          return scalar.sub(
+                              x, scalar.convert(args[1], element, i32));
+                        });
+}
+
+static LogicalResult convertMatMulInteger(NodeContext &context) {
+  FailureOr<Value> a = subtractZeroPoint(context, 0, /*rows=*/true);
+  FailureOr<Value> b = subtractZeroPoint(context, 1, /*rows=*/false);
+  if (failed(a) || failed(b))
+    return failure();
+  Type i32 = context.rewriter.getI32Type();
+  auto withI32 = [&](RankedTensorType type) {
+    return getTensorType(getDimensions(type), i32);
+  };
+  auto result =
+      buildAnyMatMul(context, *a, withI32(context.getInputType(0)), *b,
+                     withI32(context.getInputType(1)), i32);
+  if (failed(result))
+    return failure();
+  return context.replace(*result);
+}
+
+void nibble::addMatMulConversions(NodeConversions &conversions) {
+  conversions.add("MatMul", 1, convertMatMul);
+  conversions.add("Gemm", 7, convertGemm);
+  conversions.add("MatMulInteger", 10, convertMatMulInteger);
+}

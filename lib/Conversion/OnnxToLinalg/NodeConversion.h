@@ -1,0 +1,167 @@
+//===- NodeConversion.h - One node to plain IR ------------------*- C++ -*-===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+//
+// A conversion is a function that is registered for an op type, its domain and
+// the version since which it holds. Each file beside this one registers those
+// of a family of ops.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef NIBBLE_LIB_CONVERSION_ONNXTOLINALG_NODECONVERSION_H
+#define NIBBLE_LIB_CONVERSION_ONNXTOLINALG_NODECONVERSION_H
+
+#include "nibble/Conversion/LoopBuilder.h"
+#include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
+
+#include "mlir/Transforms/DialectConversion.h"
+#include "llvm/ADT/StringMap.h"
+
+#include <functional>
+#include <map>
+
+namespace nibble {
+
+/// A node that is being converted, with its inputs in plain IR.
+class NodeContext {
+public:
+  /// `reason` gets the message of the first `fail`.
+  NodeContext(onnx::NodeOp node, mlir::ValueRange inputs, int64_t version,
+              mlir::ConversionPatternRewriter &rewriter, std::string &reason)
+      : node(node), version(version), rewriter(rewriter), loc(node.getLoc()),
+        inputs(inputs), reason(reason) {}
+
+  onnx::NodeOp node;
+  /// The version of the domain that the model imports.
+  int64_t version;
+  mlir::ConversionPatternRewriter &rewriter;
+  mlir::Location loc;
+
+  unsigned getNumInputs() { return node.getInputs().size(); }
+  /// The plain tensor that input `index` is, null where it is left out. A
+  /// quantized tensor is dequantized.
+  mlir::Value getInput(unsigned index);
+  /// The type of an input in the onnx dialect, which says what its elements are
+  /// and how its dimensions are called. Null where it is left out.
+  mlir::RankedTensorType getInputType(unsigned index);
+  mlir::Type getElementType(unsigned index) {
+    return getInputType(index).getElementType();
+  }
+  /// The declared type of a result; null where it is none or not ranked.
+  mlir::RankedTensorType getResultType(unsigned index = 0);
+
+  /// The integers of a constant input, or of the attribute that held them in
+  /// earlier versions; std::nullopt where neither is there.
+  std::optional<llvm::SmallVector<int64_t>> getConstantInts(unsigned input);
+  bool isAbsent(unsigned input) { return !node.getInput(input); }
+
+  /// Element `position` of a one-dimensional integer tensor, as an index.
+  mlir::Value extractIndex(mlir::Value tensor, int64_t position);
+
+  Sizes getSizes(mlir::Value tensor) {
+    return nibble::getSizes(rewriter, loc, tensor);
+  }
+  mlir::Value toValue(mlir::OpFoldResult size) {
+    return nibble::toValue(rewriter, loc, size);
+  }
+  ScalarBuilder scalar(bool isUnsigned = false) {
+    return ScalarBuilder(rewriter, loc, isUnsigned);
+  }
+
+  /// Replaces the node. Each result is cast to the declared shape.
+  mlir::LogicalResult replace(mlir::ValueRange results);
+  mlir::LogicalResult fail(const llvm::Twine &why) {
+    if (reason.empty())
+      reason = why.str();
+    return rewriter.notifyMatchFailure(node, why);
+  }
+
+private:
+  mlir::ValueRange inputs;
+  std::string &reason;
+};
+
+using NodeConversion =
+    std::function<mlir::LogicalResult(NodeContext &context)>;
+
+/// All conversions, by domain, op type and version.
+class NodeConversions {
+public:
+  /// `conversion` holds from version `since` on, until one with a later version.
+  void add(llvm::StringRef domain, llvm::StringRef opType, int64_t since,
+           NodeConversion conversion);
+  void add(llvm::StringRef opType, int64_t since, NodeConversion conversion) {
+    add("", opType, since, std::move(conversion));
+  }
+  /// Null where there is none.
+  const NodeConversion *find(llvm::StringRef domain, llvm::StringRef opType,
+                             int64_t version) const;
+
+private:
+  llvm::StringMap<std::map<int64_t, NodeConversion>> byName;
+};
+
+void addElementwiseConversions(NodeConversions &conversions);
+void addMatMulConversions(NodeConversions &conversions);
+void addQuantizationConversions(NodeConversions &conversions);
+void addReductionConversions(NodeConversions &conversions);
+void addShapeConversions(NodeConversions &conversions);
+
+//===----------------------------------------------------------------------===//
+// What several files use
+//===----------------------------------------------------------------------===//
+
+/// Tensors made to agree by ONNX's rule of broadcasting.
+struct Broadcast {
+  /// Sizes of the common shape, then those of the trailing dimensions.
+  Sizes sizes;
+  /// How each tensor is read in loops over the common shape; without results
+  /// for the trailing dimensions.
+  llvm::SmallVector<llvm::SmallVector<mlir::AffineExpr>> maps;
+  /// The tensors. One that may or may not have to be stretched at run time is
+  /// a stretched copy.
+  llvm::SmallVector<mlir::Value> tensors;
+};
+
+/// Broadcasts all but the last `trailing` dimensions of tensors. `types` are
+/// theirs in the onnx dialect: dimensions of the same name are equal.
+Broadcast broadcast(NodeContext &context, mlir::ValueRange tensors,
+                    llvm::ArrayRef<mlir::RankedTensorType> types,
+                    unsigned trailing = 0);
+
+using ScalarFunction =
+    llvm::function_ref<mlir::Value(ScalarBuilder &, mlir::ValueRange)>;
+
+/// Applies `body` to the numbers of broadcast tensors and stores what it gives,
+/// a number computed as `element`, in a new tensor.
+mlir::Value buildBroadcast(NodeContext &context, mlir::ValueRange tensors,
+                           llvm::ArrayRef<mlir::RankedTensorType> types,
+                           mlir::Type element, ScalarFunction body);
+
+/// The elements of `tensor`, of type `from`, converted to `to`.
+mlir::Value buildCast(NodeContext &context, mlir::Value tensor, mlir::Type from,
+                      mlir::Type to,
+                      Overflow overflow = Overflow::Propagate);
+
+/// `axis` counted from the front; std::nullopt where it is out of range.
+std::optional<int64_t> normalizeAxis(int64_t axis, int64_t rank);
+
+/// The matrix product over the last two dimensions of tensors of rank at least
+/// 2 of computed numbers, the others broadcast. Sums go in ascending order.
+mlir::Value buildMatMul(NodeContext &context, mlir::Value lhs,
+                        mlir::RankedTensorType lhsType, mlir::Value rhs,
+                        mlir::RankedTensorType rhsType, mlir::Type element);
+
+/// `tensor` with another shape of the same number of elements.
+mlir::Value buildReshape(NodeContext &context, mlir::Value tensor,
+                         llvm::ArrayRef<mlir::OpFoldResult> sizes);
+
+/// Sizes of `tensor` without the dimensions `axes`, or with 1 in their place.
+Sizes dropAxes(NodeContext &context, mlir::Value tensor,
+               llvm::ArrayRef<int64_t> axes, bool keep);
+
+} // namespace nibble
+
+#endif // NIBBLE_LIB_CONVERSION_ONNXTOLINALG_NODECONVERSION_H

@@ -1,0 +1,250 @@
+//===- Quantization.cpp - QuantizeLinear and its family -------------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "NodeConversion.h"
+
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+
+using namespace mlir;
+using namespace nibble;
+using namespace nibble::onnx;
+
+//===----------------------------------------------------------------------===//
+// Where an element's scale is
+//===----------------------------------------------------------------------===//
+
+namespace {
+/// How the scales of QuantizeLinear and DequantizeLinear are spread.
+struct Granularity {
+  /// Dimension of the scales, or -1 for one scale.
+  int64_t axis = -1;
+  /// Elements along the axis that share a scale; 0 for one scale each.
+  int64_t block = 0;
+  /// Rank of the scales.
+  int64_t rank = 0;
+
+  /// Where the scale of the element at `indices` is.
+  SmallVector<Value> locate(ScalarBuilder &scalar, ValueRange indices) const {
+    if (axis < 0)
+      return SmallVector<Value>(rank, scalar.index(0));
+    if (block == 0)
+      return {indices[axis]};
+    SmallVector<Value> result(indices);
+    result[axis] = arith::DivUIOp::create(scalar.builder, scalar.loc,
+                                          indices[axis], scalar.index(block));
+    return result;
+  }
+};
+} // namespace
+
+static FailureOr<Granularity> getGranularity(NodeContext &context) {
+  RankedTensorType type = context.getInputType(0);
+  RankedTensorType scales = context.getInputType(1);
+  Granularity result;
+  result.rank = scales.getRank();
+  result.block = context.node.getInt("block_size", 0);
+  if (result.rank == 0 ||
+      (result.rank == 1 && scales.getDimSize(0) == 1 && result.block == 0 &&
+       type.getRank() != 1))
+    return result;
+  std::optional<int64_t> axis =
+      normalizeAxis(context.node.getInt("axis", 1), type.getRank());
+  if (!axis)
+    return context.fail("axis is out of range");
+  result.axis = *axis;
+  if (result.rank != (result.block == 0 ? 1 : type.getRank()))
+    return context.fail(
+        "expects one scale, one for each slice along the axis, or blocks of "
+        "the input's rank");
+  return result;
+}
+
+static Value extract(ScalarBuilder &scalar, Value tensor, ValueRange indices,
+                     Type element) {
+  Value stored =
+      tensor::ExtractOp::create(scalar.builder, scalar.loc, tensor, indices);
+  return scalar.decode(stored, element);
+}
+
+//===----------------------------------------------------------------------===//
+// DequantizeLinear: y = (x - zero) * scale
+//===----------------------------------------------------------------------===//
+
+static LogicalResult convertDequantizeLinear(NodeContext &context) {
+  FailureOr<Granularity> granularity = getGranularity(context);
+  if (failed(granularity))
+    return failure();
+  Value x = context.getInput(0), scales = context.getInput(1), zeros;
+  if (context.getNumInputs() > 2)
+    zeros = context.getInput(2);
+  Type code = context.getElementType(0), scaleType = context.getElementType(1);
+  RankedTensorType declared = context.getResultType();
+  Type element = declared ? declared.getElementType() : scaleType;
+  Type f32 = context.rewriter.getF32Type(), i32 = context.rewriter.getI32Type();
+  return context.replace(buildTensor(
+      context.rewriter, context.loc, context.getSizes(x),
+      getStoredType(element), [&](ScalarBuilder &scalar, ValueRange indices) {
+        SmallVector<Value> place = granularity->locate(scalar, indices);
+        Value number = extract(scalar, x, indices, code);
+        Value scale = extract(scalar, scales, place, scaleType);
+        scale = scalar.convert(scale, scaleType, f32);
+        // Differences of integers are exact in i32.
+        bool isInteger = isa<IntegerType>(code);
+        number = scalar.convert(number, code, isInteger ? i32 : f32);
+        if (zeros) {
+          Value zero = extract(scalar, zeros, place, code);
+          zero = scalar.convert(zero, code, isInteger ? i32 : f32);
+          number = scalar.sub(number, zero);
+        }
+        if (isInteger)
+          number = scalar.convert(number, i32, f32);
+        return scalar.encode(scalar.mul(number, scale), element);
+      }));
+}
+
+//===----------------------------------------------------------------------===//
+// QuantizeLinear: y = saturate(round(x / scale) + zero)
+//===----------------------------------------------------------------------===//
+
+/// The code of the quotient `x / scale`, a float.
+static Value buildCode(ScalarBuilder &scalar, Value quotient, Value zero,
+                       Type zeroType, Type element, Overflow overflow) {
+  if (isa<FloatType>(element)) {
+    if (zero)
+      quotient = scalar.add(
+          quotient, scalar.convert(zero, zeroType, quotient.getType()));
+    return scalar.encode(quotient, element, overflow);
+  }
+  Value rounded =
+      math::RoundEvenOp::create(scalar.builder, scalar.loc, quotient);
+  if (zero)
+    rounded = scalar.add(rounded,
+                         scalar.convert(zero, zeroType, rounded.getType()));
+  return scalar.encode(scalar.convert(rounded, rounded.getType(), element),
+                       element);
+}
+
+static LogicalResult convertQuantizeLinear(NodeContext &context) {
+  FailureOr<Granularity> granularity = getGranularity(context);
+  if (failed(granularity))
+    return failure();
+  RankedTensorType declared = context.getResultType();
+  Value x = context.getInput(0), scales = context.getInput(1), zeros;
+  Type zeroType;
+  if (context.getNumInputs() > 2 && !context.isAbsent(2)) {
+    zeros = context.getInput(2);
+    zeroType = context.getElementType(2);
+  }
+  Type element = zeroType;
+  if (!element)
+    element = declared ? declared.getElementType()
+                       : IntegerType::get(context.rewriter.getContext(), 8,
+                                          IntegerType::Unsigned);
+  if (!getStoredType(element))
+    return context.fail("the elements of the result are not known "
+                        "(run --onnx-infer-shapes)");
+  Type type = context.getElementType(0), scaleType = context.getElementType(1);
+  Overflow overflow = context.node.getInt("saturate", 1) ? Overflow::Saturate
+                                                         : Overflow::Propagate;
+  // ONNX divides in the precision of the input, or in the one that is asked for.
+  Type precision = scaleType;
+  switch (context.node.getInt("precision", 0)) {
+  case 1:
+    precision = context.rewriter.getF32Type();
+    break;
+  case 10:
+    precision = context.rewriter.getF16Type();
+    break;
+  case 16:
+    precision = context.rewriter.getBF16Type();
+    break;
+  default:
+    break;
+  }
+  Type f32 = context.rewriter.getF32Type();
+  return context.replace(buildTensor(
+      context.rewriter, context.loc, context.getSizes(x),
+      getStoredType(element), [&](ScalarBuilder &scalar, ValueRange indices) {
+        SmallVector<Value> place = granularity->locate(scalar, indices);
+        Value number = scalar.convert(extract(scalar, x, indices, type), type,
+                                      f32);
+        Value scale = scalar.convert(
+            extract(scalar, scales, place, scaleType), scaleType, f32);
+        Value quotient = scalar.div(number, scale);
+        if (isa<Float16Type, BFloat16Type>(precision))
+          quotient = scalar.roundTo(quotient, precision);
+        Value zero;
+        if (zeros)
+          zero = extract(scalar, zeros, place, zeroType);
+        return buildCode(scalar, quotient, zero, zeroType, element, overflow);
+      }));
+}
+
+//===----------------------------------------------------------------------===//
+// DynamicQuantizeLinear
+//===----------------------------------------------------------------------===//
+
+/// Folds all elements into one, with 0 among them.
+static Value reduceAll(NodeContext &context, Value tensor,
+                       Value (ScalarBuilder::*function)(Value, Value)) {
+  int64_t rank = cast<RankedTensorType>(tensor.getType()).getRank();
+  SmallVector<utils::IteratorType> iterators(rank,
+                                             utils::IteratorType::reduction);
+  AffineMap none = AffineMap::get(rank, 0, context.rewriter.getContext());
+  ScalarBuilder scalar = context.scalar();
+  return buildReduction(
+      context.rewriter, context.loc, tensor,
+      {context.rewriter.getMultiDimIdentityMap(rank), none}, iterators, {},
+      scalar.constant(context.rewriter.getF32Type(), 0),
+      [&](ScalarBuilder &body, ValueRange args) {
+        return (body.*function)(args[0], args[1]);
+      });
+}
+
+static LogicalResult convertDynamicQuantizeLinear(NodeContext &context) {
+  Value x = context.getInput(0);
+  Value low = reduceAll(context, x, &ScalarBuilder::min);
+  Value high = reduceAll(context, x, &ScalarBuilder::max);
+  MLIRContext *mlirContext = context.rewriter.getContext();
+  Type f32 = context.rewriter.getF32Type();
+  Type u8 = IntegerType::get(mlirContext, 8, IntegerType::Unsigned);
+  auto scalarType = RankedTensorType::get({}, f32);
+  Value scale = buildBroadcast(
+      context, {low, high}, {scalarType, scalarType}, f32,
+      [&](ScalarBuilder &scalar, ValueRange args) {
+        Value range = scalar.sub(args[1], args[0]);
+        Value result = scalar.div(range, scalar.constant(f32, 255));
+        // All zeros: any scale will do.
+        return scalar.select(scalar.isZero(range), scalar.constant(f32, 1),
+                             result);
+      });
+  Value zero = buildBroadcast(
+      context, {low, scale}, {scalarType, scalarType}, u8,
+      [&](ScalarBuilder &scalar, ValueRange args) {
+        Value quotient = scalar.div(scalar.neg(args[0]), args[1]);
+        return buildCode(scalar, quotient, {}, {}, u8, Overflow::Saturate);
+      });
+  auto zeroType = RankedTensorType::get({}, u8);
+  Value codes = buildBroadcast(
+      context, {x, scale, zero},
+      {context.getInputType(0), scalarType, zeroType}, u8,
+      [&](ScalarBuilder &scalar, ValueRange args) {
+        return buildCode(scalar, scalar.div(args[0], args[1]), args[2], u8, u8,
+                         Overflow::Saturate);
+      });
+  return context.replace({codes, scale, zero});
+}
+
+void nibble::addQuantizationConversions(NodeConversions &conversions) {
+  conversions.add("DequantizeLinear", 10, convertDequantizeLinear);
+  conversions.add("QuantizeLinear", 10, convertQuantizeLinear);
+  conversions.add("DynamicQuantizeLinear", 11, convertDynamicQuantizeLinear);
+  conversions.add("com.microsoft", "DequantizeLinear", 1,
+                  convertDequantizeLinear);
+  conversions.add("com.microsoft", "QuantizeLinear", 1, convertQuantizeLinear);
+}

@@ -1,0 +1,735 @@
+//===- Shape.cpp - Nodes that move elements and compute shapes ------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+//
+// Sizes that a node reads from a tensor are read when the code runs; constant
+// ones are folded away. Only the number of dimensions must be known.
+//
+//===----------------------------------------------------------------------===//
+
+#include "NodeConversion.h"
+
+#include "nibble/Dialect/Nibble/IR/NibbleOps.h"
+#include "nibble/Dialect/Onnx/IR/TensorData.h"
+
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/Dialect/Utils/IndexingUtils.h"
+#include "mlir/Dialect/Utils/StaticValueUtils.h"
+
+using namespace mlir;
+using namespace nibble;
+using namespace nibble::onnx;
+
+//===----------------------------------------------------------------------===//
+// Integers of a tensor as sizes
+//===----------------------------------------------------------------------===//
+
+/// The integers of a one-dimensional input: constant where it is.
+static FailureOr<Sizes> getSizeInput(NodeContext &context, unsigned input) {
+  Sizes sizes;
+  if (auto known = context.getConstantInts(input)) {
+    for (int64_t size : *known)
+      sizes.push_back(context.rewriter.getIndexAttr(size));
+    return sizes;
+  }
+  RankedTensorType type = context.getInputType(input);
+  if (type.getRank() > 1 || !type.hasStaticShape())
+    return context.fail("the number of integers in input " + Twine(input) +
+                        " is not known (run --onnx-infer-shapes)");
+  for (int64_t i = 0, count = type.getNumElements(); i < count; ++i)
+    sizes.push_back(context.extractIndex(context.getInput(input), i));
+  return sizes;
+}
+
+static FailureOr<SmallVector<int64_t>>
+normalizeAxes(NodeContext &context, ArrayRef<int64_t> axes, int64_t rank) {
+  SmallVector<int64_t> result;
+  for (int64_t axis : axes) {
+    std::optional<int64_t> normal = normalizeAxis(axis, rank);
+    if (!normal)
+      return context.fail("axis " + Twine(axis) + " is out of range");
+    result.push_back(*normal);
+  }
+  return result;
+}
+
+/// Axes from an attribute, or from input `input` in later versions.
+static FailureOr<std::optional<SmallVector<int64_t>>>
+getAxes(NodeContext &context, unsigned input) {
+  if (auto axes = context.node.getInts("axes"))
+    return std::optional(llvm::to_vector(*axes));
+  if (context.isAbsent(input))
+    return std::optional<SmallVector<int64_t>>();
+  auto axes = context.getConstantInts(input);
+  if (!axes)
+    return context.fail("the axes must be constant");
+  return axes;
+}
+
+static Value countElements(NodeContext &context, ArrayRef<OpFoldResult> sizes) {
+  Value count = context.scalar().index(1);
+  for (OpFoldResult size : sizes)
+    count = arith::MulIOp::create(context.rewriter, context.loc, count,
+                                  context.toValue(size));
+  return count;
+}
+
+/// The product as a constant where all sizes are.
+static OpFoldResult getProduct(NodeContext &context,
+                               ArrayRef<OpFoldResult> sizes) {
+  int64_t product = 1;
+  for (OpFoldResult size : sizes) {
+    auto known = getConstantIntValue(size);
+    if (!known)
+      return countElements(context, sizes);
+    product *= *known;
+  }
+  return context.rewriter.getIndexAttr(product);
+}
+
+static Type getStoredElement(Value tensor) {
+  return cast<RankedTensorType>(tensor.getType()).getElementType();
+}
+
+static Value extract(ScalarBuilder &scalar, Value tensor, ValueRange indices) {
+  return tensor::ExtractOp::create(scalar.builder, scalar.loc, tensor, indices);
+}
+
+//===----------------------------------------------------------------------===//
+// The same elements in another shape
+//===----------------------------------------------------------------------===//
+
+static LogicalResult reshapeTo(NodeContext &context, FailureOr<Sizes> sizes) {
+  if (failed(sizes))
+    return failure();
+  return context.replace(buildReshape(context, context.getInput(0), *sizes));
+}
+
+/// Replaces 0 by the input's size and -1 by what is left.
+static FailureOr<Sizes> resolveShape(NodeContext &context,
+                                     ArrayRef<OpFoldResult> given) {
+  Sizes own = context.getSizes(context.getInput(0)), sizes(given);
+  bool copiesZero = !context.node.getInt("allowzero", 0);
+  ScalarBuilder scalar = context.scalar();
+  std::optional<size_t> inferred;
+  bool isDynamic = false;
+  for (auto [axis, size] : llvm::enumerate(sizes)) {
+    auto known = getConstantIntValue(size);
+    if (known == 0 && copiesZero && axis < own.size()) {
+      size = own[axis];
+    } else if (known == -1) {
+      inferred = axis;
+    } else if (!known) {
+      isDynamic = true;
+      if (copiesZero && axis < own.size())
+        size = scalar.select(
+            scalar.isZero(cast<Value>(size)), context.toValue(own[axis]),
+            cast<Value>(size));
+    }
+  }
+  OpFoldResult total = getProduct(context, own);
+  auto divide = [&](Value product) -> Value {
+    Value divisor =
+        scalar.select(scalar.isZero(product), scalar.index(1), product);
+    return arith::DivUIOp::create(context.rewriter, context.loc,
+                                  context.toValue(total), divisor);
+  };
+  if (inferred) {
+    Sizes others(sizes);
+    others.erase(others.begin() + *inferred);
+    OpFoldResult product = getProduct(context, others);
+    auto count = getConstantIntValue(total), rest = getConstantIntValue(product);
+    if (count && rest)
+      sizes[*inferred] =
+          context.rewriter.getIndexAttr(*rest == 0 ? 0 : *count / *rest);
+    else
+      sizes[*inferred] = divide(context.toValue(product));
+  } else if (isDynamic) {
+    // Any of the sizes that are not constant may be the -1.
+    Value product = scalar.index(1), minusOne = scalar.index(-1);
+    for (OpFoldResult size : sizes) {
+      Value value = context.toValue(size);
+      Value factor = scalar.select(scalar.equal(value, minusOne),
+                                   scalar.index(1), value);
+      product = scalar.mul(product, factor);
+    }
+    Value rest = divide(product);
+    for (OpFoldResult &size : sizes)
+      if (auto value = dyn_cast<Value>(size))
+        size = scalar.select(scalar.equal(value, minusOne), rest, value);
+  }
+  return sizes;
+}
+
+static LogicalResult convertReshape(NodeContext &context) {
+  Sizes given;
+  if (auto shape = context.node.getInts("shape")) {
+    for (int64_t size : *shape)
+      given.push_back(context.rewriter.getIndexAttr(size));
+  } else {
+    FailureOr<Sizes> input = getSizeInput(context, 1);
+    if (failed(input))
+      return failure();
+    given = *input;
+  }
+  return reshapeTo(context, resolveShape(context, given));
+}
+
+static LogicalResult convertFlatten(NodeContext &context) {
+  int64_t rank = context.getInputType(0).getRank();
+  int64_t axis = context.node.getInt("axis", 1);
+  if (axis < 0)
+    axis += rank;
+  if (axis < 0 || axis > rank)
+    return context.fail("axis is out of range");
+  Sizes sizes = context.getSizes(context.getInput(0));
+  ArrayRef<OpFoldResult> all(sizes);
+  return reshapeTo(context, Sizes{getProduct(context, all.take_front(axis)),
+                                  getProduct(context, all.drop_front(axis))});
+}
+
+static LogicalResult convertSqueeze(NodeContext &context) {
+  auto given = getAxes(context, 1);
+  if (failed(given))
+    return failure();
+  RankedTensorType type = context.getInputType(0);
+  SmallVector<int64_t> axes;
+  if (*given) {
+    auto normal = normalizeAxes(context, **given, type.getRank());
+    if (failed(normal))
+      return failure();
+    axes = *normal;
+  } else {
+    for (int64_t axis = 0; axis < type.getRank(); ++axis)
+      if (type.getDimSize(axis) == 1)
+        axes.push_back(axis);
+  }
+  return reshapeTo(context,
+                   dropAxes(context, context.getInput(0), axes, false));
+}
+
+static LogicalResult convertUnsqueeze(NodeContext &context) {
+  auto given = getAxes(context, 1);
+  if (failed(given))
+    return failure();
+  if (!*given)
+    return context.fail("has no axes");
+  Sizes own = context.getSizes(context.getInput(0)), sizes;
+  int64_t rank = own.size() + (*given)->size();
+  auto axes = normalizeAxes(context, **given, rank);
+  if (failed(axes))
+    return failure();
+  auto *next = own.begin();
+  for (int64_t axis = 0; axis < rank; ++axis) {
+    bool isNew = llvm::is_contained(*axes, axis);
+    if (!isNew && next == own.end())
+      return context.fail("names an axis twice");
+    sizes.push_back(isNew ? OpFoldResult(context.rewriter.getIndexAttr(1))
+                          : *next++);
+  }
+  return reshapeTo(context, sizes);
+}
+
+//===----------------------------------------------------------------------===//
+// Shapes as values
+//===----------------------------------------------------------------------===//
+
+static Value toI64(NodeContext &context, OpFoldResult size) {
+  return arith::IndexCastOp::create(context.rewriter, context.loc,
+                                    context.rewriter.getI64Type(),
+                                    context.toValue(size));
+}
+
+static LogicalResult convertShape(NodeContext &context) {
+  Sizes sizes = context.getSizes(context.getInput(0));
+  int64_t rank = sizes.size();
+  auto clamp = [&](int64_t position) {
+    return std::clamp<int64_t>(position < 0 ? position + rank : position, 0,
+                               rank);
+  };
+  int64_t start = clamp(context.node.getInt("start", 0));
+  int64_t end = std::max(start, clamp(context.node.getInt("end", rank)));
+  SmallVector<Value> values;
+  for (OpFoldResult size : ArrayRef(sizes).slice(start, end - start))
+    values.push_back(toI64(context, size));
+  auto type =
+      RankedTensorType::get({end - start}, context.rewriter.getI64Type());
+  if (values.empty())
+    return context.replace(tensor::EmptyOp::create(context.rewriter,
+                                                   context.loc, type,
+                                                   ValueRange())
+                               .getResult());
+  return context.replace(tensor::FromElementsOp::create(
+                             context.rewriter, context.loc, type, values)
+                             .getResult());
+}
+
+static LogicalResult convertSize(NodeContext &context) {
+  Sizes sizes = context.getSizes(context.getInput(0));
+  Value count = toI64(context, getProduct(context, sizes));
+  auto type = RankedTensorType::get({}, context.rewriter.getI64Type());
+  return context.replace(tensor::FromElementsOp::create(
+                             context.rewriter, context.loc, type, count)
+                             .getResult());
+}
+
+static LogicalResult convertConstantOfShape(NodeContext &context) {
+  FailureOr<Sizes> sizes = getSizeInput(context, 0);
+  if (failed(sizes))
+    return failure();
+  RankedTensorType declared = context.getResultType();
+  if (!declared || !getStoredType(declared))
+    return context.fail("the elements of the result are not known "
+                        "(run --onnx-infer-shapes)");
+  Type element = declared.getElementType(), type = getComputedType(element);
+  ScalarBuilder scalar = context.scalar();
+  Value number = scalar.constant(type, 0);
+  if (auto given = dyn_cast_if_present<TensorAttr>(
+          context.node.getAttributeValue("value"))) {
+    if (auto integers = getIntegers(given.getValue()); integers)
+      number = scalar.integer(type, integers->front());
+    else if (auto floats = getFloats(given.getValue()); floats)
+      number = scalar.constant(type, floats->front());
+    else
+      return context.fail("has a value that is no number");
+  }
+  Value stored = scalar.encode(number, element);
+  Value empty = tensor::EmptyOp::create(context.rewriter, context.loc, *sizes,
+                                        getStoredType(element));
+  return context.replace(
+      linalg::FillOp::create(context.rewriter, context.loc, stored, empty)
+          .getResult(0));
+}
+
+/// ceil((limit - start) / delta) numbers, but none for a negative count.
+static LogicalResult convertRange(NodeContext &context) {
+  Type element = context.getElementType(0), type = getComputedType(element);
+  ScalarBuilder scalar = context.scalar();
+  auto read = [&](unsigned input) {
+    return scalar.decode(extract(scalar, context.getInput(input), {}), element);
+  };
+  Value start = read(0), limit = read(1), delta = read(2), count;
+  Type i64 = context.rewriter.getI64Type();
+  Value difference = scalar.sub(limit, start);
+  if (isa<FloatType>(type)) {
+    Value quotient = scalar.div(difference, delta);
+    Value whole = scalar.convert(quotient, type, i64);
+    Value back = scalar.convert(whole, i64, type);
+    Value more = arith::ExtUIOp::create(context.rewriter, context.loc, i64,
+                                        scalar.less(back, quotient));
+    count = scalar.add(whole, more);
+  } else {
+    Value wide = scalar.convert(difference, element, i64);
+    Value step = scalar.convert(delta, element, i64);
+    Value zero = scalar.integer(i64, 0);
+    // With the remainder, one more.
+    Value rest = scalar.rem(wide, step), whole = scalar.div(wide, step);
+    Value inexact = arith::CmpIOp::create(context.rewriter, context.loc,
+                                          arith::CmpIPredicate::ne, rest, zero);
+    count = scalar.add(whole, arith::ExtUIOp::create(context.rewriter,
+                                                     context.loc, i64, inexact));
+    Value backwards = arith::XOrIOp::create(context.rewriter, context.loc,
+                                            scalar.less(wide, zero),
+                                            scalar.less(step, zero));
+    count = scalar.select(backwards, zero, count);
+  }
+  count = scalar.max(count, scalar.integer(i64, 0));
+  OpFoldResult size = arith::IndexCastOp::create(
+                          context.rewriter, context.loc,
+                          context.rewriter.getIndexType(), count)
+                          .getResult();
+  return context.replace(buildTensor(
+      context.rewriter, context.loc, size, getStoredType(element),
+      [&](ScalarBuilder &body, ValueRange indices) {
+        Value position = arith::IndexCastOp::create(body.builder, body.loc, i64,
+                                                    indices[0]);
+        Value steps = body.convert(position, i64, element);
+        return body.encode(body.add(start, body.mul(steps, delta)), element);
+      }));
+}
+
+//===----------------------------------------------------------------------===//
+// Elements moved
+//===----------------------------------------------------------------------===//
+
+static LogicalResult convertTranspose(NodeContext &context) {
+  Value x = context.getInput(0);
+  int64_t rank = context.getInputType(0).getRank();
+  SmallVector<int64_t> order;
+  if (auto given = context.node.getInts("perm"))
+    order.assign(given->begin(), given->end());
+  else
+    order = llvm::to_vector(llvm::reverse(llvm::seq<int64_t>(0, rank)));
+  if (static_cast<int64_t>(order.size()) != rank || !isPermutationVector(order))
+    return context.fail("perm is no permutation of the dimensions");
+  Sizes own = context.getSizes(x), sizes;
+  for (int64_t axis : order)
+    sizes.push_back(own[axis]);
+  Value empty = tensor::EmptyOp::create(context.rewriter, context.loc, sizes,
+                                        getStoredElement(x));
+  return context.replace(linalg::TransposeOp::create(
+                             context.rewriter, context.loc, x, empty, order)
+                             ->getResult(0));
+}
+
+static LogicalResult convertConcat(NodeContext &context) {
+  int64_t rank = context.getInputType(0).getRank();
+  std::optional<int64_t> axis =
+      normalizeAxis(context.node.getInt("axis", 1), rank);
+  if (!axis)
+    return context.fail("axis is out of range");
+  SmallVector<Value> inputs;
+  for (unsigned i = 0; i < context.getNumInputs(); ++i)
+    inputs.push_back(context.getInput(i));
+  Sizes sizes = context.getSizes(inputs[0]), extents;
+  bool isStatic = true;
+  int64_t known = 0;
+  for (Value input : inputs) {
+    extents.push_back(getSize(context.rewriter, context.loc, input, *axis));
+    auto extent = getConstantIntValue(extents.back());
+    isStatic &= extent.has_value();
+    known += extent.value_or(0);
+  }
+  Value position = context.scalar().index(0);
+  SmallVector<OpFoldResult> starts;
+  for (OpFoldResult extent : extents) {
+    starts.push_back(position);
+    position = arith::AddIOp::create(context.rewriter, context.loc, position,
+                                     context.toValue(extent));
+  }
+  sizes[*axis] = isStatic ? OpFoldResult(context.rewriter.getIndexAttr(known))
+                          : OpFoldResult(position);
+  Value result = tensor::EmptyOp::create(context.rewriter, context.loc, sizes,
+                                         getStoredElement(inputs[0]));
+  OpFoldResult zero = context.rewriter.getIndexAttr(0);
+  OpFoldResult one = context.rewriter.getIndexAttr(1);
+  for (auto [input, start] : llvm::zip(inputs, starts)) {
+    SmallVector<OpFoldResult> offsets(rank, zero), strides(rank, one);
+    offsets[*axis] = start;
+    result = tensor::InsertSliceOp::create(context.rewriter, context.loc, input,
+                                           result, offsets,
+                                           context.getSizes(input), strides);
+  }
+  return context.replace(result);
+}
+
+/// A position in front of or behind the end, brought into [low, high].
+static Value clampPosition(NodeContext &context, Value position, Value size,
+                           Value low, Value high) {
+  ScalarBuilder scalar = context.scalar();
+  Value fromEnd = scalar.add(position, size);
+  Value result =
+      scalar.select(scalar.less(position, scalar.index(0)), fromEnd, position);
+  return scalar.min(scalar.max(result, low), high);
+}
+
+namespace {
+/// A slice of one dimension.
+struct Interval {
+  OpFoldResult start, size, step;
+};
+} // namespace
+
+static Interval getStaticInterval(NodeContext &context, int64_t size, int64_t start,
+                            int64_t end, int64_t step) {
+  auto clamp = [&](int64_t position, int64_t low, int64_t high) {
+    return std::clamp(position < 0 ? position + size : position, low, high);
+  };
+  bool forward = step > 0;
+  start = clamp(start, 0, forward ? size : size - 1);
+  end = clamp(end, forward ? 0 : -1, size);
+  int64_t count = forward ? (end - start + step - 1) / step
+                          : (start - end - step - 1) / -step;
+  OpBuilder &builder = context.rewriter;
+  return {builder.getIndexAttr(start),
+          builder.getIndexAttr(std::max<int64_t>(count, 0)),
+          builder.getIndexAttr(step)};
+}
+
+static Interval getInterval(NodeContext &context, OpFoldResult size,
+                      OpFoldResult start, OpFoldResult end, OpFoldResult step) {
+  auto knownSize = getConstantIntValue(size), knownStart =
+                                                  getConstantIntValue(start);
+  auto knownEnd = getConstantIntValue(end), knownStep =
+                                                getConstantIntValue(step);
+  if (knownSize && knownStart && knownEnd && knownStep && *knownStep != 0)
+    return getStaticInterval(context, *knownSize, *knownStart, *knownEnd,
+                          *knownStep);
+  // A positive constant end that counts from 0 on a size that is not known may
+  // still lie behind it, so everything is clamped when the code runs.
+  ScalarBuilder scalar = context.scalar();
+  Value length = context.toValue(size), stride = context.toValue(step);
+  Value zero = scalar.index(0), one = scalar.index(1);
+  Value forward = scalar.less(zero, stride);
+  Value last = scalar.sub(length, one);
+  Value from =
+      clampPosition(context, context.toValue(start), length, zero,
+                    scalar.select(forward, length, last));
+  Value to = clampPosition(context, context.toValue(end), length,
+                           scalar.select(forward, zero, scalar.index(-1)),
+                           length);
+  Value difference = scalar.select(forward, scalar.sub(to, from),
+                                   scalar.sub(from, to));
+  Value magnitude = scalar.select(forward, stride, scalar.sub(zero, stride));
+  Value rounded = scalar.add(difference, scalar.sub(magnitude, one));
+  Value count = scalar.max(scalar.div(rounded, magnitude), zero);
+  // Rounding towards zero makes a negative difference too large.
+  count = scalar.select(scalar.less(zero, difference), count, zero);
+  return {from, count, stride};
+}
+
+static LogicalResult convertSlice(NodeContext &context) {
+  Value x = context.getInput(0);
+  int64_t rank = context.getInputType(0).getRank();
+  auto getPart = [&](StringRef name, unsigned input) -> FailureOr<Sizes> {
+    Sizes sizes;
+    if (auto given = context.node.getInts(name)) {
+      for (int64_t size : *given)
+        sizes.push_back(context.rewriter.getIndexAttr(size));
+      return sizes;
+    }
+    return context.isAbsent(input) ? FailureOr<Sizes>(sizes)
+                                   : getSizeInput(context, input);
+  };
+  FailureOr<Sizes> starts = getPart("starts", 1), ends = getPart("ends", 2),
+                   steps = getPart("steps", 4);
+  auto given = getAxes(context, 3);
+  if (failed(starts) || failed(ends) || failed(steps) || failed(given))
+    return failure();
+  SmallVector<int64_t> axes =
+      *given ? **given
+             : llvm::to_vector(llvm::seq<int64_t>(0, starts->size()));
+  auto normal = normalizeAxes(context, axes, rank);
+  if (failed(normal))
+    return failure();
+  OpFoldResult one = context.rewriter.getIndexAttr(1);
+  steps->resize(starts->size(), one);
+  if (ends->size() != starts->size() || axes.size() != starts->size())
+    return context.fail("expects as many ends and axes as starts");
+
+  Sizes sizes = context.getSizes(x);
+  SmallVector<std::optional<Interval>> ranges(rank);
+  for (auto [i, axis] : llvm::enumerate(*normal)) {
+    ranges[axis] = getInterval(context, sizes[axis], (*starts)[i], (*ends)[i],
+                            (*steps)[i]);
+    sizes[axis] = ranges[axis]->size;
+  }
+  return context.replace(buildTensor(
+      context.rewriter, context.loc, sizes, getStoredElement(x),
+      [&](ScalarBuilder &scalar, ValueRange indices) {
+        SmallVector<Value> source(indices);
+        for (auto [position, range] : llvm::zip(source, ranges)) {
+          if (!range)
+            continue;
+          Value step = toValue(scalar.builder, scalar.loc, range->step);
+          Value start = toValue(scalar.builder, scalar.loc, range->start);
+          position = scalar.add(start, scalar.mul(position, step));
+        }
+        return extract(scalar, x, source);
+      }));
+}
+
+/// An index into a dimension of `size`, which may count from the end.
+static Value resolveIndex(ScalarBuilder &scalar, Value index, Value size) {
+  Value position = arith::IndexCastOp::create(
+      scalar.builder, scalar.loc, scalar.builder.getIndexType(), index);
+  return scalar.select(scalar.less(position, scalar.index(0)),
+                       scalar.add(position, size), position);
+}
+
+static LogicalResult convertGather(NodeContext &context) {
+  Value indices = context.getInput(1);
+  int64_t rank = context.getInputType(0).getRank();
+  int64_t indexRank = context.getInputType(1).getRank();
+  std::optional<int64_t> axis =
+      normalizeAxis(context.node.getInt("axis", 0), rank);
+  if (!axis)
+    return context.fail("axis is out of range");
+  if (isQuantized(context.getInputType(0)))
+    return context.replace(
+        GatherOp::create(context.rewriter, context.loc,
+                         context.node.getInput(0), indices, *axis)
+            .getResult());
+  Value table = context.getInput(0);
+  Sizes own = context.getSizes(table), sizes;
+  llvm::append_range(sizes, ArrayRef(own).take_front(*axis));
+  llvm::append_range(sizes, context.getSizes(indices));
+  llvm::append_range(sizes, ArrayRef(own).drop_front(*axis + 1));
+  return context.replace(buildTensor(
+      context.rewriter, context.loc, sizes, getStoredElement(table),
+      [&](ScalarBuilder &scalar, ValueRange loops) {
+        Value index =
+            extract(scalar, indices, loops.slice(*axis, indexRank));
+        SmallVector<Value> source(loops.take_front(*axis));
+        source.push_back(resolveIndex(
+            scalar, index, toValue(scalar.builder, scalar.loc, own[*axis])));
+        llvm::append_range(source, loops.drop_front(*axis + indexRank));
+        return extract(scalar, table, source);
+      }));
+}
+
+static LogicalResult convertGatherElements(NodeContext &context) {
+  Value x = context.getInput(0), indices = context.getInput(1);
+  std::optional<int64_t> axis = normalizeAxis(
+      context.node.getInt("axis", 0), context.getInputType(0).getRank());
+  if (!axis)
+    return context.fail("axis is out of range");
+  OpFoldResult size = getSize(context.rewriter, context.loc, x, *axis);
+  return context.replace(buildTensor(
+      context.rewriter, context.loc, context.getSizes(indices),
+      getStoredElement(x), [&](ScalarBuilder &scalar, ValueRange loops) {
+        SmallVector<Value> source(loops);
+        source[*axis] =
+            resolveIndex(scalar, extract(scalar, indices, loops),
+                         toValue(scalar.builder, scalar.loc, size));
+        return extract(scalar, x, source);
+      }));
+}
+
+/// Expand broadcasts both ways: a size of 1 leaves the input's.
+static LogicalResult convertExpand(NodeContext &context) {
+  FailureOr<Sizes> target = getSizeInput(context, 1);
+  if (failed(target))
+    return failure();
+  Value x = context.getInput(0);
+  Sizes own = context.getSizes(x), sizes(*target);
+  size_t rank = std::max(own.size(), sizes.size());
+  OpFoldResult one = context.rewriter.getIndexAttr(1);
+  sizes.insert(sizes.begin(), rank - sizes.size(), one);
+  size_t leading = rank - own.size();
+  ScalarBuilder outer = context.scalar();
+  for (size_t axis = leading; axis < rank; ++axis) {
+    OpFoldResult size = own[axis - leading];
+    auto known = getConstantIntValue(size),
+         wanted = getConstantIntValue(sizes[axis]);
+    if (wanted == 1 || (known && *known != 1))
+      sizes[axis] = size;
+    else if (known != 1) {
+      Value value = context.toValue(size);
+      sizes[axis] = outer.select(outer.equal(value, outer.index(1)),
+                                 context.toValue(sizes[axis]), value);
+    }
+  }
+  return context.replace(buildTensor(
+      context.rewriter, context.loc, sizes, getStoredElement(x),
+      [&](ScalarBuilder &scalar, ValueRange loops) {
+        SmallVector<Value> source;
+        for (auto [loop, size] : llvm::zip(loops.drop_front(leading), own)) {
+          Value extent = toValue(scalar.builder, scalar.loc, size);
+          source.push_back(
+              scalar.select(scalar.equal(extent, scalar.index(1)),
+                            scalar.index(0), loop));
+        }
+        return extract(scalar, x, source);
+      }));
+}
+
+static LogicalResult convertTile(NodeContext &context) {
+  FailureOr<Sizes> repeats = getSizeInput(context, 1);
+  if (failed(repeats))
+    return failure();
+  Value x = context.getInput(0);
+  Sizes own = context.getSizes(x), sizes;
+  if (repeats->size() != own.size())
+    return context.fail("expects a repeat for each dimension");
+  for (auto [size, repeat] : llvm::zip(own, *repeats))
+    sizes.push_back(getProduct(context, {size, repeat}));
+  return context.replace(buildTensor(
+      context.rewriter, context.loc, sizes, getStoredElement(x),
+      [&](ScalarBuilder &scalar, ValueRange loops) {
+        SmallVector<Value> source;
+        for (auto [loop, size] : llvm::zip(loops, own))
+          source.push_back(arith::RemUIOp::create(
+              scalar.builder, scalar.loc, loop,
+              toValue(scalar.builder, scalar.loc, size)));
+        return extract(scalar, x, source);
+      }));
+}
+
+/// Keeps the upper or lower triangle of the last two dimensions, shifted by k.
+static LogicalResult convertTrilu(NodeContext &context) {
+  Value x = context.getInput(0);
+  Type element = context.getElementType(0);
+  if (context.getInputType(0).getRank() < 2)
+    return context.fail("expects at least two dimensions");
+  bool upper = context.node.getInt("upper", 1) != 0;
+  Value shift = context.scalar().index(0);
+  if (context.getNumInputs() > 1 && !context.isAbsent(1))
+    shift = context.extractIndex(context.getInput(1), 0);
+  return context.replace(buildTensor(
+      context.rewriter, context.loc, context.getSizes(x), getStoredElement(x),
+      [&](ScalarBuilder &scalar, ValueRange loops) {
+        Value row = loops[loops.size() - 2], column = loops.back();
+        Value diagonal = scalar.add(row, shift);
+        Value kept = upper ? scalar.lessEqual(diagonal, column)
+                           : scalar.lessEqual(column, diagonal);
+        Value zero = scalar.encode(
+            scalar.constant(getComputedType(element), 0), element);
+        return scalar.select(kept, extract(scalar, x, loops), zero);
+      }));
+}
+
+static LogicalResult convertSplit(NodeContext &context) {
+  Value x = context.getInput(0);
+  int64_t rank = context.getInputType(0).getRank();
+  std::optional<int64_t> axis =
+      normalizeAxis(context.node.getInt("axis", 0), rank);
+  if (!axis)
+    return context.fail("axis is out of range");
+  int64_t count = context.node.getNumResults();
+  SmallVector<int64_t> lengths;
+  if (auto given = context.node.getInts("split"))
+    lengths.assign(given->begin(), given->end());
+  else if (context.getNumInputs() > 1 && !context.isAbsent(1)) {
+    auto constant = context.getConstantInts(1);
+    if (!constant)
+      return context.fail("the lengths of the parts must be constant");
+    lengths = *constant;
+  } else {
+    int64_t size = context.getInputType(0).getDimSize(*axis);
+    if (ShapedType::isDynamic(size))
+      return context.fail("the size of the axis must be known");
+    int64_t length = (size + count - 1) / count;
+    for (int64_t i = 0; i < count; ++i)
+      lengths.push_back(std::clamp<int64_t>(size - i * length, 0, length));
+  }
+  if (static_cast<int64_t>(lengths.size()) != count)
+    return context.fail("expects a length for each output");
+  OpBuilder &builder = context.rewriter;
+  SmallVector<OpFoldResult> offsets(rank, builder.getIndexAttr(0));
+  SmallVector<OpFoldResult> strides(rank, builder.getIndexAttr(1));
+  Sizes sizes = context.getSizes(x);
+  SmallVector<Value> results;
+  int64_t position = 0;
+  for (int64_t length : lengths) {
+    offsets[*axis] = builder.getIndexAttr(position);
+    sizes[*axis] = builder.getIndexAttr(length);
+    results.push_back(tensor::ExtractSliceOp::create(
+        builder, context.loc, x, offsets, sizes, strides));
+    position += length;
+  }
+  return context.replace(results);
+}
+
+void nibble::addShapeConversions(NodeConversions &conversions) {
+  conversions.add("Reshape", 1, convertReshape);
+  conversions.add("Flatten", 1, convertFlatten);
+  conversions.add("Squeeze", 1, convertSqueeze);
+  conversions.add("Unsqueeze", 1, convertUnsqueeze);
+  conversions.add("Shape", 1, convertShape);
+  conversions.add("Size", 1, convertSize);
+  conversions.add("ConstantOfShape", 9, convertConstantOfShape);
+  conversions.add("Range", 11, convertRange);
+  conversions.add("Transpose", 1, convertTranspose);
+  conversions.add("Concat", 4, convertConcat);
+  conversions.add("Slice", 1, convertSlice);
+  conversions.add("Gather", 1, convertGather);
+  conversions.add("GatherElements", 11, convertGatherElements);
+  conversions.add("Expand", 8, convertExpand);
+  conversions.add("Tile", 6, convertTile);
+  conversions.add("Trilu", 14, convertTrilu);
+  conversions.add("Split", 2, convertSplit);
+}

@@ -1,0 +1,81 @@
+//===- Reference.cpp - The executable truth, as a pipeline ----------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "nibble/Pipelines/Reference.h"
+
+#include "nibble/Conversion/Passes.h"
+
+#include "mlir/Conversion/Passes.h"
+#include "mlir/Dialect/Arith/Transforms/Passes.h"
+#include "mlir/Dialect/Bufferization/Pipelines/Passes.h"
+#include "mlir/Dialect/Bufferization/Transforms/Passes.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/LLVMIR/Transforms/Passes.h"
+#include "mlir/Dialect/Linalg/Passes.h"
+#include "mlir/Dialect/MemRef/Transforms/Passes.h"
+#include "mlir/Pass/PassRegistry.h"
+#include "mlir/Transforms/Passes.h"
+
+using namespace mlir;
+using namespace nibble;
+
+void nibble::buildReferenceTensorPipeline(OpPassManager &passes,
+                                          const ReferenceOptions &options) {
+  // {func, onnx, nibble}
+  passes.addPass(createConvertOnnxToLinalg());
+  // {func, linalg, math, scf, tensor, arith, nibble}
+  passes.addPass(createLowerNibbleToReference());
+  passes.addPass(createReconcileUnrealizedCastsPass());
+  // {func, linalg, math, scf, tensor, arith}
+  passes.addPass(createCanonicalizerPass());
+  passes.addPass(createCSEPass());
+  if (options.externalizeWeights)
+    passes.addPass(createExternalizeWeights());
+}
+
+void nibble::buildReferenceLoopPipeline(OpPassManager &passes) {
+  bufferization::OneShotBufferizePassOptions bufferize;
+  bufferize.bufferizeFunctionBoundaries = true;
+  bufferize.functionBoundaryTypeConversion =
+      bufferization::LayoutMapOption::IdentityLayoutMap;
+  passes.addPass(bufferization::createOneShotBufferizePass(bufferize));
+  passes.addPass(createCanonicalizerPass());
+  // Results never share a buffer with arguments, constants or each other.
+  bufferization::BufferDeallocationPipelineOptions deallocation;
+  bufferization::buildBufferDeallocationPipeline(passes, deallocation);
+  // {func, linalg, math, scf, memref, arith}
+  passes.addNestedPass<func::FuncOp>(createConvertLinalgToLoopsPass());
+  passes.addPass(createCanonicalizerPass());
+  passes.addPass(createCSEPass());
+  // {func, math, scf, memref, arith}
+  passes.addPass(memref::createExpandStridedMetadataPass());
+  passes.addPass(createLowerAffinePass());
+  passes.addPass(createSCFToControlFlowPass());
+  // The host's libm has what is no LLVM intrinsic.
+  passes.addPass(createConvertMathToLLVMPass());
+  passes.addPass(createConvertMathToLibmPass());
+  passes.addPass(memref::createExpandOpsPass());
+  passes.addPass(arith::createArithExpandOpsPass());
+  passes.addNestedPass<func::FuncOp>(LLVM::createLLVMRequestCWrappersPass());
+  passes.addPass(createConvertFuncToLLVMPass());
+  passes.addPass(createConvertIndexToLLVMPass());
+  passes.addPass(createArithToLLVMConversionPass());
+  passes.addPass(createConvertControlFlowToLLVMPass());
+  passes.addPass(createFinalizeMemRefToLLVMConversionPass());
+  passes.addPass(createUBToLLVMConversionPass());
+  passes.addPass(createReconcileUnrealizedCastsPass());
+  // {llvm}
+}
+
+void nibble::registerReferencePipeline() {
+  PassPipelineRegistration<ReferenceOptions>(
+      "nibble-reference",
+      "ONNX and nibble to plain loops in LLVM: the executable truth",
+      [](OpPassManager &passes, const ReferenceOptions &options) {
+        buildReferenceTensorPipeline(passes, options);
+        buildReferenceLoopPipeline(passes);
+      });
+}

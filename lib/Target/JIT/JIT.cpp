@@ -1,0 +1,259 @@
+//===- JIT.cpp - Compile a model and run it in this process ---------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "nibble/Target/JIT.h"
+
+#include "nibble/Conversion/Passes.h"
+#include "nibble/Conversion/ScalarBuilder.h"
+#include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
+#include "nibble/Pipelines/Reference.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/ExecutionEngine/ExecutionEngine.h"
+#include "mlir/ExecutionEngine/OptUtils.h"
+#include "mlir/IR/DialectResourceBlobManager.h"
+#include "mlir/Pass/PassManager.h"
+#include "llvm/ExecutionEngine/Orc/JITTargetMachineBuilder.h"
+#include "llvm/Support/TargetSelect.h"
+#include "llvm/Target/TargetMachine.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <set>
+
+using namespace mlir;
+using namespace nibble;
+using llvm::Error;
+using llvm::Expected;
+
+CompiledModel::CompiledModel() = default;
+CompiledModel::~CompiledModel() = default;
+
+//===----------------------------------------------------------------------===//
+// Compiling
+//===----------------------------------------------------------------------===//
+
+static size_t getStoredSize(Type elementType) {
+  return (getStoredType(elementType).getIntOrFloatBitWidth() + 7) / 8;
+}
+
+/// The types of the model's inputs or results; fails on others than tensors.
+static LogicalResult collectTypes(func::FuncOp main, TypeRange types,
+                                  StringRef what,
+                                  std::vector<RankedTensorType> &result) {
+  for (auto [index, type] : llvm::enumerate(types)) {
+    auto tensor = dyn_cast<RankedTensorType>(type);
+    if (!tensor || !getStoredType(tensor))
+      return main.emitError() << what << " " << index << " of the model is no "
+                              << "tensor of numbers with a known rank";
+    result.push_back(tensor);
+  }
+  return success();
+}
+
+/// Moves the values of weights from the attributes of arguments into `weights`.
+LogicalResult CompiledModel::takeWeights(ModuleOp module) {
+  auto main = module.lookupSymbol<func::FuncOp>("main");
+  for (unsigned i = 0; i < main.getNumArguments(); ++i) {
+    main.setArgAttr(i, "bufferization.writable",
+                    BoolAttr::get(module.getContext(), false));
+    auto value = main.getArgAttrOfType<DenseResourceElementsAttr>(
+        i, kWeightAttrName);
+    if (!value)
+      continue;
+    main.removeArgAttr(i, kWeightAttrName);
+    AsmResourceBlob *blob = value.getRawHandle().getBlob();
+    if (!blob)
+      return main.emitError("a weight has no data: ")
+             << value.getRawHandle().getKey();
+    Weight weight;
+    weight.type = cast<RankedTensorType>(value.getType());
+    weight.bytes = blob->getData();
+    size_t size = getStoredSize(weight.type.getElementType());
+    if (reinterpret_cast<uintptr_t>(weight.bytes.data()) % size != 0) {
+      weight.aligned.assign(weight.bytes.begin(), weight.bytes.end());
+      weight.bytes = weight.aligned;
+    }
+    weights.push_back(std::move(weight));
+  }
+  return success();
+}
+
+static Expected<std::unique_ptr<ExecutionEngine>> createEngine(ModuleOp module) {
+  static const bool initialized = [] {
+    llvm::InitializeNativeTarget();
+    llvm::InitializeNativeTargetAsmPrinter();
+    return true;
+  }();
+  (void)initialized;
+  auto builder = llvm::orc::JITTargetMachineBuilder::detectHost();
+  if (!builder)
+    return builder.takeError();
+  // No multiply and add becomes one operation.
+  builder->getOptions().AllowFPOpFusion = llvm::FPOpFusion::Strict;
+  auto machine = builder->createTargetMachine();
+  if (!machine)
+    return machine.takeError();
+  std::unique_ptr<llvm::TargetMachine> target = std::move(*machine);
+  auto optimize = makeOptimizingTransformer(/*optLevel=*/2, /*sizeLevel=*/0,
+                                            target.get());
+  ExecutionEngineOptions options;
+  options.transformer = optimize;
+  options.jitCodeGenOptLevel = llvm::CodeGenOptLevel::Default;
+  options.enableObjectDump = false;
+  options.enableGDBNotificationListener = false;
+  options.enablePerfNotificationListener = false;
+  return ExecutionEngine::create(module, options, std::move(target));
+}
+
+FailureOr<std::unique_ptr<CompiledModel>>
+CompiledModel::compile(ModuleOp module) {
+  auto main = module.lookupSymbol<func::FuncOp>("main");
+  if (!main || main.isExternal())
+    return module.emitError("has no function 'main' to run");
+  std::unique_ptr<CompiledModel> model(new CompiledModel());
+  if (failed(collectTypes(main, main.getArgumentTypes(), "input",
+                          model->inputTypes)) ||
+      failed(collectTypes(main, main.getResultTypes(), "output",
+                          model->resultTypes)))
+    return failure();
+
+  PassManager tensors(module.getContext());
+  buildReferenceTensorPipeline(tensors, ReferenceOptions());
+  if (failed(tensors.run(module)) || failed(model->takeWeights(module)))
+    return failure();
+  PassManager loops(module.getContext());
+  buildReferenceLoopPipeline(loops);
+  if (failed(loops.run(module)))
+    return failure();
+  auto engine = createEngine(module);
+  if (!engine)
+    return module.emitError("cannot be compiled for this machine: ")
+           << llvm::toString(engine.takeError());
+  model->engine = std::move(*engine);
+  return model;
+}
+
+//===----------------------------------------------------------------------===//
+// Running
+//===----------------------------------------------------------------------===//
+
+namespace {
+/// MLIR's descriptor of a buffer: two pointers, an offset, sizes and strides.
+class Descriptor {
+public:
+  explicit Descriptor(int64_t rank) : words(3 + 2 * rank) {}
+  Descriptor(void *data, ArrayRef<int64_t> shape) : Descriptor(shape.size()) {
+    words[0] = words[1] = reinterpret_cast<intptr_t>(data);
+    int64_t stride = 1;
+    for (size_t axis = shape.size(); axis-- > 0;) {
+      words[3 + axis] = shape[axis];
+      words[3 + shape.size() + axis] = stride;
+      stride *= shape[axis];
+    }
+  }
+  std::vector<intptr_t> words;
+};
+} // namespace
+
+static Error makeError(const Twine &message) {
+  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
+}
+
+static std::string toString(Type type) {
+  std::string text;
+  llvm::raw_string_ostream(text) << type;
+  return text;
+}
+
+/// Compares an input with what the model declares.
+static Error checkInput(size_t index, const HostTensor &input,
+                        RankedTensorType type,
+                        llvm::StringMap<int64_t> &symbols) {
+  auto fail = [&](const Twine &reason) {
+    return makeError("input " + Twine(index) + " " + reason);
+  };
+  if (input.elementType != type.getElementType())
+    return fail("has elements of type " + toString(input.elementType) +
+                ", not " + toString(type.getElementType()));
+  if (input.shape.size() != static_cast<size_t>(type.getRank()))
+    return fail("has " + Twine(input.shape.size()) + " dimensions, not " +
+                Twine(type.getRank()));
+  uint64_t count = 1;
+  for (auto [axis, dimension] : llvm::enumerate(onnx::getDimensions(type))) {
+    int64_t size = input.shape[axis], expected = dimension.size;
+    count *= size;
+    if (dimension.symbol)
+      expected =
+          symbols.try_emplace(dimension.symbol.getValue(), size).first->second;
+    if (!ShapedType::isDynamic(expected) && size != expected)
+      return fail("has size " + Twine(size) + " in dimension " + Twine(axis) +
+                  ", not " + Twine(expected));
+  }
+  if (input.bytes.size() != count * getStoredSize(input.elementType))
+    return fail("has " + Twine(input.bytes.size()) +
+                " bytes, which its shape does not take");
+  return Error::success();
+}
+
+/// Copies a result out of its buffer.
+static HostTensor takeResult(const intptr_t *words, RankedTensorType type) {
+  HostTensor result;
+  result.elementType = type.getElementType();
+  size_t size = getStoredSize(type.getElementType()), count = 1;
+  for (int64_t axis = 0; axis < type.getRank(); ++axis) {
+    result.shape.push_back(words[3 + axis]);
+    count *= words[3 + axis];
+  }
+  const char *data = reinterpret_cast<const char *>(words[1]) + words[2] * size;
+  result.bytes.assign(data, data + count * size);
+  return result;
+}
+
+Expected<std::vector<HostTensor>>
+CompiledModel::run(ArrayRef<HostTensor> inputs) const {
+  if (inputs.size() != inputTypes.size())
+    return makeError("the model has " + Twine(inputTypes.size()) +
+                     " inputs, not " + Twine(inputs.size()));
+  llvm::StringMap<int64_t> symbols;
+  std::vector<Descriptor> descriptors;
+  for (auto [index, input] : llvm::enumerate(inputs)) {
+    if (Error error = checkInput(index, input, inputTypes[index], symbols))
+      return std::move(error);
+    descriptors.emplace_back(const_cast<char *>(input.bytes.data()),
+                             input.shape);
+  }
+  for (const Weight &weight : weights)
+    descriptors.emplace_back(const_cast<char *>(weight.bytes.data()),
+                             weight.type.getShape());
+
+  // The C interface returns all results in one struct, given by its address.
+  std::vector<intptr_t> results;
+  for (RankedTensorType type : resultTypes)
+    results.resize(results.size() + 3 + 2 * type.getRank());
+  std::vector<void *> pointers;
+  if (!results.empty())
+    pointers.push_back(results.data());
+  for (Descriptor &descriptor : descriptors)
+    pointers.push_back(descriptor.words.data());
+  SmallVector<void *> packed;
+  for (void *&pointer : pointers)
+    packed.push_back(&pointer);
+  if (Error error = engine->invokePacked("_mlir_ciface_main", packed))
+    return std::move(error);
+
+  std::vector<HostTensor> outputs;
+  std::set<intptr_t> buffers;
+  const intptr_t *words = results.data();
+  for (RankedTensorType type : resultTypes) {
+    outputs.push_back(takeResult(words, type));
+    buffers.insert(words[0]);
+    words += 3 + 2 * type.getRank();
+  }
+  for (intptr_t buffer : buffers)
+    std::free(reinterpret_cast<void *>(buffer));
+  return outputs;
+}
