@@ -7,6 +7,7 @@
 #include "nibble/Onnx/TensorFile.h"
 
 #include "ImportTensor.h"
+#include "nibble/Dialect/Onnx/IR/DataTypes.h"
 #include "nibble/Onnx/Schema.h"
 #include "nibble/Support/OutputFile.h"
 
@@ -34,7 +35,7 @@ llvm::Expected<TypedAttr> nibble::readTensorFile(StringRef path,
 llvm::Error nibble::writeTensorFile(StringRef path, StringRef name,
                                     Type elementType, ArrayRef<int64_t> shape,
                                     ArrayRef<char> bytes) {
-  std::optional<uint64_t> dataType = schema::getDataType(elementType);
+  std::optional<uint64_t> dataType = onnx::getDataType(elementType);
   if (!dataType)
     return llvm::createStringError(
         llvm::inconvertibleErrorCode(),

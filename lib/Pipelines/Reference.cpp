@@ -7,6 +7,7 @@
 #include "nibble/Pipelines/Reference.h"
 
 #include "nibble/Conversion/Passes.h"
+#include "nibble/Dialect/Onnx/Transforms/Passes.h"
 
 #include "mlir/Conversion/Passes.h"
 #include "mlir/Dialect/Arith/Transforms/Passes.h"
@@ -24,6 +25,8 @@ using namespace nibble;
 
 void nibble::buildReferenceTensorPipeline(OpPassManager &passes,
                                           const ReferenceOptions &options) {
+  passes.addPass(onnx::createOnnxInferShapes());
+  passes.addPass(onnx::createOnnxFoldConstants());
   // {func, onnx, nibble}
   passes.addPass(createConvertOnnxToLinalg());
   // {func, linalg, math, scf, tensor, arith, nibble}
@@ -46,7 +49,10 @@ void nibble::buildReferenceLoopPipeline(OpPassManager &passes) {
   // Results never share a buffer with arguments, constants or each other.
   bufferization::BufferDeallocationPipelineOptions deallocation;
   bufferization::buildBufferDeallocationPipeline(passes, deallocation);
+  passes.addPass(createConvertBufferizationToMemRefPass());
+  passes.addNestedPass<func::FuncOp>(LLVM::createLLVMRequestCWrappersPass());
   // {func, linalg, math, scf, memref, arith}
+  passes.addPass(createLowerCopies());
   passes.addNestedPass<func::FuncOp>(createConvertLinalgToLoopsPass());
   passes.addPass(createCanonicalizerPass());
   passes.addPass(createCSEPass());
@@ -59,7 +65,6 @@ void nibble::buildReferenceLoopPipeline(OpPassManager &passes) {
   passes.addPass(createConvertMathToLibmPass());
   passes.addPass(memref::createExpandOpsPass());
   passes.addPass(arith::createArithExpandOpsPass());
-  passes.addNestedPass<func::FuncOp>(LLVM::createLLVMRequestCWrappersPass());
   passes.addPass(createConvertFuncToLLVMPass());
   passes.addPass(createConvertIndexToLLVMPass());
   passes.addPass(createArithToLLVMConversionPass());

@@ -117,4 +117,23 @@ def ExternalizeWeights : Pass<"nibble-externalize-weights", "::mlir::ModuleOp"> 
   ];
 }
 
+def LowerCopies : Pass<"nibble-lower-copies"> {
+  let summary = "Copies between buffers as loops";
+  let description = [{
+    Upstream lowers a copy of a buffer with gaps to a call into its runner library.
+    A `linalg.generic` needs no library.
+
+    ```mlir
+    memref.copy %a, %b : memref<4xf32, strided<[2]>> to memref<4xf32>
+    ```
+    ⇒
+    ```mlir
+    linalg.generic … ins(%a : memref<4xf32, strided<[2]>>)
+                     outs(%b : memref<4xf32>) { … linalg.yield %in : f32 }
+    ```
+  }];
+  let dependentDialects = ["::mlir::linalg::LinalgDialect"];
+  let statistics = [Statistic<"numCopies", "copies", "Number of copies lowered">];
+}
+
 #endif // NIBBLE_CONVERSION_PASSES_TD

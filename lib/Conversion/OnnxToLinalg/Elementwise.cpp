@@ -282,6 +282,7 @@ static Value buildPRelu(ScalarBuilder &scalar, ValueRange args, NodeOp) {
                        scalar.mul(args[0], args[1]), args[0]);
 }
 
+/// A right shift of a negative number fills with its sign.
 static Value buildShift(ScalarBuilder &scalar, ValueRange args, NodeOp node) {
   unsigned width = args[0].getType().getIntOrFloatBitWidth();
   Value tooFar = scalar.lessEqual(scalar.integer(args[1].getType(), width),
@@ -290,9 +291,12 @@ static Value buildShift(ScalarBuilder &scalar, ValueRange args, NodeOp node) {
   Value amount = scalar.select(tooFar, zero, args[1]), shifted;
   if (node.getString("direction", "") == "LEFT")
     shifted = arith::ShLIOp::create(scalar.builder, scalar.loc, args[0], amount);
-  else
+  else if (scalar.isUnsigned)
     shifted =
         arith::ShRUIOp::create(scalar.builder, scalar.loc, args[0], amount);
+  else
+    shifted =
+        arith::ShRSIOp::create(scalar.builder, scalar.loc, args[0], amount);
   return scalar.select(tooFar, zero, shifted);
 }
 

@@ -246,6 +246,12 @@ Value nibble::buildCast(NodeContext &context, Value tensor, Type from, Type to,
         if (from.isF64() && to.isF16())
           return arith::TruncFOp::create(scalar.builder, scalar.loc, to,
                                          number);
+        // Out of range of a narrow integer, ONNX's node tests keep the low bits.
+        Type i32 = scalar.builder.getI32Type();
+        if (isa<FloatType>(from) && isa<IntegerType>(to) &&
+            !to.isInteger(1) && to.getIntOrFloatBitWidth() < 32)
+          return scalar.encode(
+              scalar.convert(scalar.convert(number, from, i32), i32, to), to);
         return scalar.encode(scalar.convert(number, from, to), to, overflow);
       });
 }

@@ -25,13 +25,13 @@ struct Granularity {
   int64_t axis = -1;
   /// Elements along the axis that share a scale; 0 for one scale each.
   int64_t block = 0;
-  /// Rank of the scales.
-  int64_t rank = 0;
 
-  /// Where the scale of the element at `indices` is.
-  SmallVector<Value> locate(ScalarBuilder &scalar, ValueRange indices) const {
+  /// Where the scale or zero point of the element at `indices` is.
+  SmallVector<Value> locate(ScalarBuilder &scalar, Value tensor,
+                            ValueRange indices) const {
     if (axis < 0)
-      return SmallVector<Value>(rank, scalar.index(0));
+      return SmallVector<Value>(
+          cast<RankedTensorType>(tensor.getType()).getRank(), scalar.index(0));
     if (block == 0)
       return {indices[axis]};
     SmallVector<Value> result(indices);
@@ -46,10 +46,9 @@ static FailureOr<Granularity> getGranularity(NodeContext &context) {
   RankedTensorType type = context.getInputType(0);
   RankedTensorType scales = context.getInputType(1);
   Granularity result;
-  result.rank = scales.getRank();
   result.block = context.node.getInt("block_size", 0);
-  if (result.rank == 0 ||
-      (result.rank == 1 && scales.getDimSize(0) == 1 && result.block == 0 &&
+  if (scales.getRank() == 0 ||
+      (scales.getRank() == 1 && scales.getDimSize(0) == 1 && result.block == 0 &&
        type.getRank() != 1))
     return result;
   std::optional<int64_t> axis =
@@ -57,7 +56,7 @@ static FailureOr<Granularity> getGranularity(NodeContext &context) {
   if (!axis)
     return context.fail("axis is out of range");
   result.axis = *axis;
-  if (result.rank != (result.block == 0 ? 1 : type.getRank()))
+  if (scales.getRank() != (result.block == 0 ? 1 : type.getRank()))
     return context.fail(
         "expects one scale, one for each slice along the axis, or blocks of "
         "the input's rank");
@@ -89,15 +88,18 @@ static LogicalResult convertDequantizeLinear(NodeContext &context) {
   return context.replace(buildTensor(
       context.rewriter, context.loc, context.getSizes(x),
       getStoredType(element), [&](ScalarBuilder &scalar, ValueRange indices) {
-        SmallVector<Value> place = granularity->locate(scalar, indices);
         Value number = extract(scalar, x, indices, code);
-        Value scale = extract(scalar, scales, place, scaleType);
+        Value scale =
+            extract(scalar, scales, granularity->locate(scalar, scales, indices),
+                    scaleType);
         scale = scalar.convert(scale, scaleType, f32);
         // Differences of integers are exact in i32.
         bool isInteger = isa<IntegerType>(code);
         number = scalar.convert(number, code, isInteger ? i32 : f32);
         if (zeros) {
-          Value zero = extract(scalar, zeros, place, code);
+          Value zero =
+              extract(scalar, zeros, granularity->locate(scalar, zeros, indices),
+                      code);
           zero = scalar.convert(zero, code, isInteger ? i32 : f32);
           number = scalar.sub(number, zero);
         }
@@ -170,17 +172,20 @@ static LogicalResult convertQuantizeLinear(NodeContext &context) {
   return context.replace(buildTensor(
       context.rewriter, context.loc, context.getSizes(x),
       getStoredType(element), [&](ScalarBuilder &scalar, ValueRange indices) {
-        SmallVector<Value> place = granularity->locate(scalar, indices);
         Value number = scalar.convert(extract(scalar, x, indices, type), type,
                                       f32);
         Value scale = scalar.convert(
-            extract(scalar, scales, place, scaleType), scaleType, f32);
+            extract(scalar, scales, granularity->locate(scalar, scales, indices),
+                    scaleType),
+            scaleType, f32);
         Value quotient = scalar.div(number, scale);
         if (isa<Float16Type, BFloat16Type>(precision))
           quotient = scalar.roundTo(quotient, precision);
         Value zero;
         if (zeros)
-          zero = extract(scalar, zeros, place, zeroType);
+          zero =
+              extract(scalar, zeros, granularity->locate(scalar, zeros, indices),
+                      zeroType);
         return buildCode(scalar, quotient, zero, zeroType, element, overflow);
       }));
 }

@@ -9,6 +9,7 @@
 #include "nibble/Conversion/Passes.h"
 #include "nibble/Conversion/ScalarBuilder.h"
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
+#include "nibble/Dialect/Onnx/Transforms/Passes.h"
 #include "nibble/Pipelines/Reference.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -111,6 +112,10 @@ static Expected<std::unique_ptr<ExecutionEngine>> createEngine(ModuleOp module) 
 
 FailureOr<std::unique_ptr<CompiledModel>>
 CompiledModel::compile(ModuleOp module) {
+  PassManager shapes(module.getContext());
+  shapes.addPass(onnx::createOnnxInferShapes());
+  if (failed(shapes.run(module)))
+    return failure();
   auto main = module.lookupSymbol<func::FuncOp>("main");
   if (!main || main.isExternal())
     return module.emitError("has no function 'main' to run");
