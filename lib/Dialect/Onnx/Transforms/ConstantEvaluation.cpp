@@ -85,6 +85,14 @@ std::optional<SmallVector<int64_t>> getIntegers(const Tensor &tensor) {
   return integers;
 }
 
+/// What sums and products are computed in: unsigned integers wrap around.
+template <typename T> auto toWrapping(T value) {
+  if constexpr (std::is_integral_v<T>)
+    return static_cast<uint64_t>(static_cast<std::make_unsigned_t<T>>(value));
+  else
+    return value;
+}
+
 /// Calls `body` with a value of the C++ type of the elements; a bool is a byte.
 template <typename Body> Result dispatch(Type type, Body body) {
   if (type.isF32())
@@ -339,17 +347,17 @@ Result evaluateRange(Evaluation &e) {
     return std::nullopt;
   return dispatch(e.types[0].getElementType(), [&](auto zero) -> Result {
     using T = decltype(zero);
-    Tensor result = makeTensor(e.types[0]);
     // Floats are summed up or multiplied, as the runtime likes.
-    if constexpr (!std::is_integral_v<T> || std::is_same_v<T, bool>)
+    if constexpr (!std::is_integral_v<T> || std::is_same_v<T, bool>) {
       return std::nullopt;
-    auto value =
-        static_cast<uint64_t>(static_cast<int64_t>(load<T>(e.get(0), 0)));
-    auto delta =
-        static_cast<uint64_t>(static_cast<int64_t>(load<T>(e.get(2), 0)));
-    for (int64_t i = 0; i < e.types[0].getNumElements(); ++i, value += delta)
-      store<T>(result, i, static_cast<T>(value));
-    return one(std::move(result));
+    } else {
+      Tensor result = makeTensor(e.types[0]);
+      uint64_t value = toWrapping(load<T>(e.get(0), 0));
+      uint64_t delta = toWrapping(load<T>(e.get(2), 0));
+      for (int64_t i = 0; i < e.types[0].getNumElements(); ++i, value += delta)
+        store<T>(result, i, static_cast<T>(value));
+      return one(std::move(result));
+    }
   });
 }
 
@@ -366,23 +374,19 @@ template <typename T> bool isExact(T value) {
   return true;
 }
 
-/// Integers wrap around.
-template <typename T>
-using Wrapping = std::conditional_t<std::is_integral_v<T>, uint64_t, T>;
-
 struct Add {
   template <typename T> static std::optional<T> apply(T a, T b) {
-    return static_cast<T>(Wrapping<T>(a) + Wrapping<T>(b));
+    return static_cast<T>(toWrapping(a) + toWrapping(b));
   }
 };
 struct Subtract {
   template <typename T> static std::optional<T> apply(T a, T b) {
-    return static_cast<T>(Wrapping<T>(a) - Wrapping<T>(b));
+    return static_cast<T>(toWrapping(a) - toWrapping(b));
   }
 };
 struct Multiply {
   template <typename T> static std::optional<T> apply(T a, T b) {
-    return static_cast<T>(Wrapping<T>(a) * Wrapping<T>(b));
+    return static_cast<T>(toWrapping(a) * toWrapping(b));
   }
 };
 

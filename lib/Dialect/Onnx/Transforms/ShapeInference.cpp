@@ -415,7 +415,7 @@ LogicalResult ShapeInference::visit(NodeOp node) {
       return failure();
     const std::optional<Shape> &value = context.getResultValues()[index];
     if (value && fitsType(*value, result.getType()))
-      setValue(result, *value);
+      setValue(result, value);
   }
   return success();
 }
