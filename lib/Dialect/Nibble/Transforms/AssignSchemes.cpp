@@ -184,6 +184,11 @@ void AssignSchemes::assign(ConstantOp constant, const Weight &weight) {
                 rule      ? "is kept by a rule"
                 : isTable ? "is an embedding, which only a rule quantizes"
                           : "has the default scheme 'keep'");
+  // The ops that hold 16-bit weights want 16-bit scales.
+  if (type.getElementType().isF16())
+    chosen->scaleFormat = FloatFormat::F16;
+  else if (type.getElementType().isBF16())
+    chosen->scaleFormat = FloatFormat::BF16;
   constant->setAttr(kEncodingAttrName,
                     getEncoding(&getContext(), *chosen, weight.reductionAxis));
   ++numAssigned;

@@ -189,7 +189,11 @@ LogicalResult onnx::raiseOpset(ModuleOp module, int64_t version) {
       bool crossed = current < change.version && change.version <= version;
       if (!crossed || !node.isOnnx(change.opType) || isHarmless(change, node))
         continue;
-      if (!change.movedAttribute || node.getInputs().size() != change.input) {
+      bool isEqualSplit =
+          node.isOnnx("Split") && !node.getAttributeValue("split");
+      bool canMove =
+          change.movedAttribute && node.getInputs().size() == change.input;
+      if (!isEqualSplit && !canMove) {
         node.emitError("node '")
             << node.getDisplayName() << "' (" << node.getOpType()
             << ") means something else from opset " << change.version
