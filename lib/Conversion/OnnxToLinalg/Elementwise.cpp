@@ -282,22 +282,30 @@ static Value buildPRelu(ScalarBuilder &scalar, ValueRange args, NodeOp) {
                        scalar.mul(args[0], args[1]), args[0]);
 }
 
-/// A right shift of a negative number fills with its sign.
+/// By the width or more, as by a negative number, everything is shifted out; a
+/// right shift of a signed integer fills with its sign.
 static Value buildShift(ScalarBuilder &scalar, ValueRange args, NodeOp node) {
   unsigned width = args[0].getType().getIntOrFloatBitWidth();
-  Value tooFar = scalar.lessEqual(scalar.integer(args[1].getType(), width),
-                                  args[1]);
-  Value zero = scalar.integer(args[0].getType(), 0);
-  Value amount = scalar.select(tooFar, zero, args[1]), shifted;
-  if (node.getString("direction", "") == "LEFT")
-    shifted = arith::ShLIOp::create(scalar.builder, scalar.loc, args[0], amount);
-  else if (scalar.isUnsigned)
+  bool left = node.getString("direction", "") == "LEFT";
+  bool fillsWithSign = !left && !scalar.isUnsigned;
+  Value limit = scalar.integer(args[1].getType(), width);
+  Value tooFar = arith::CmpIOp::create(scalar.builder, scalar.loc,
+                                       arith::CmpIPredicate::uge, args[1],
+                                       limit);
+  Value amount = scalar.select(
+      tooFar,
+      scalar.integer(args[1].getType(), fillsWithSign ? width - 1 : 0),
+      args[1]);
+  if (fillsWithSign)
+    return arith::ShRSIOp::create(scalar.builder, scalar.loc, args[0], amount);
+  Value shifted;
+  if (left)
     shifted =
-        arith::ShRUIOp::create(scalar.builder, scalar.loc, args[0], amount);
+        arith::ShLIOp::create(scalar.builder, scalar.loc, args[0], amount);
   else
     shifted =
-        arith::ShRSIOp::create(scalar.builder, scalar.loc, args[0], amount);
-  return scalar.select(tooFar, zero, shifted);
+        arith::ShRUIOp::create(scalar.builder, scalar.loc, args[0], amount);
+  return scalar.select(tooFar, scalar.integer(args[0].getType(), 0), shifted);
 }
 
 static Value buildGreater(ScalarBuilder &scalar, ValueRange args, NodeOp) {

@@ -81,10 +81,10 @@ static RankedTensorType addDimension(RankedTensorType type, bool front) {
   return getTensorType(dimensions, type.getElementType());
 }
 
-/// MatMul on any ranks: vectors become matrices of one row or column.
-static FailureOr<Value> buildAnyMatMul(NodeContext &context, Value lhs,
-                                       RankedTensorType lhsType, Value rhs,
-                                       RankedTensorType rhsType, Type element) {
+FailureOr<Value> nibble::buildAnyMatMul(NodeContext &context, Value lhs,
+                                        RankedTensorType lhsType, Value rhs,
+                                        RankedTensorType rhsType,
+                                        Type element) {
   if (lhsType.getRank() == 0 || rhsType.getRank() == 0)
     return context.fail("expects factors with dimensions");
   bool isRow = lhsType.getRank() == 1, isColumn = rhsType.getRank() == 1;
@@ -204,19 +204,17 @@ static LogicalResult convertGemm(NodeContext &context) {
 }
 
 //===----------------------------------------------------------------------===//
-// MatMulInteger
+// MatMulInteger, QLinearMatMul
 //===----------------------------------------------------------------------===//
 
-/// An integer matrix less its zero point, in i32. The zero point of `lhs` is a
-/// scalar or one for each row, that of the other one for each column.
-static FailureOr<Value> subtractZeroPoint(NodeContext &context, unsigned input,
-                                          bool rows) {
+FailureOr<Value> nibble::subtractZeroPoint(NodeContext &context,
+                                           unsigned input, unsigned zero,
+                                           bool rows) {
   Type i32 = context.rewriter.getI32Type();
   RankedTensorType type = context.getInputType(input);
   Type element = type.getElementType();
   SmallVector<Value> tensors{context.getInput(input)};
   SmallVector<RankedTensorType> types{type};
-  unsigned zero = input + 2;
   if (zero < context.getNumInputs() && !context.isAbsent(zero)) {
     Value value = context.getInput(zero);
     RankedTensorType zeroType = context.getInputType(zero);
@@ -243,8 +241,8 @@ static FailureOr<Value> subtractZeroPoint(NodeContext &context, unsigned input,
 }
 
 static LogicalResult convertMatMulInteger(NodeContext &context) {
-  FailureOr<Value> a = subtractZeroPoint(context, 0, /*rows=*/true);
-  FailureOr<Value> b = subtractZeroPoint(context, 1, /*rows=*/false);
+  FailureOr<Value> a = subtractZeroPoint(context, 0, 2, /*rows=*/true);
+  FailureOr<Value> b = subtractZeroPoint(context, 1, 3, /*rows=*/false);
   if (failed(a) || failed(b))
     return failure();
   Type i32 = context.rewriter.getI32Type();
@@ -259,8 +257,49 @@ static LogicalResult convertMatMulInteger(NodeContext &context) {
   return context.replace(*result);
 }
 
+/// saturate(round(integer product · (a's scale · b's scale / y's scale)) + zero)
+static LogicalResult convertQLinearMatMul(NodeContext &context) {
+  FailureOr<Value> a = subtractZeroPoint(context, 0, 2, /*rows=*/true);
+  FailureOr<Value> b = subtractZeroPoint(context, 3, 5, /*rows=*/false);
+  if (failed(a) || failed(b))
+    return failure();
+  Type i32 = context.rewriter.getI32Type(), f32 = context.rewriter.getF32Type();
+  auto withI32 = [&](unsigned input) {
+    return getTensorType(getDimensions(context.getInputType(input)), i32);
+  };
+  auto sums = buildAnyMatMul(context, *a, withI32(0), *b, withI32(3), i32);
+  if (failed(sums))
+    return failure();
+  SmallVector<Value> tensors{*sums};
+  SmallVector<RankedTensorType> types{
+      cast<RankedTensorType>((*sums).getType())};
+  for (unsigned input : {1u, 4u, 6u, 7u}) {
+    tensors.push_back(context.getInput(input));
+    types.push_back(context.getInputType(input));
+    if (types.back().getRank() > 1 || (input == 1 && types.back().getRank() == 1 &&
+                                       types.back().getDimSize(0) != 1))
+      return context.fail("expects one scale, or one for each column of the "
+                          "second factor");
+  }
+  Type element = context.getElementType(7);
+  return context.replace(buildBroadcast(
+      context, tensors, types, element,
+      [&](ScalarBuilder &scalar, ValueRange args) {
+        auto toFloat = [&](unsigned index) {
+          return scalar.convert(args[index], types[index].getElementType(),
+                                f32);
+        };
+        Value scale =
+            scalar.div(scalar.mul(toFloat(1), toFloat(2)), toFloat(3));
+        Value quotient = scalar.mul(toFloat(0), scale);
+        return buildLinearCode(scalar, quotient, args[4], element, element,
+                               Overflow::Saturate);
+      }));
+}
+
 void nibble::addMatMulConversions(NodeConversions &conversions) {
   conversions.add("MatMul", 1, convertMatMul);
   conversions.add("Gemm", 7, convertGemm);
   conversions.add("MatMulInteger", 10, convertMatMulInteger);
+  conversions.add("QLinearMatMul", 10, convertQLinearMatMul);
 }

@@ -148,6 +148,25 @@ mlir::Value buildCast(NodeContext &context, mlir::Value tensor, mlir::Type from,
 /// `axis` counted from the front; std::nullopt where it is out of range.
 std::optional<int64_t> normalizeAxis(int64_t axis, int64_t rank);
 
+/// MatMul on tensors of any rank from 1: a vector is a row or a column.
+mlir::FailureOr<mlir::Value>
+buildAnyMatMul(NodeContext &context, mlir::Value lhs,
+               mlir::RankedTensorType lhsType, mlir::Value rhs,
+               mlir::RankedTensorType rhsType, mlir::Type element);
+
+/// An integer factor of a matrix product less its zero point (the input
+/// `zeroInput`, which may be left out), in i32. A zero point is a scalar or one
+/// for each row (`rows`) or column.
+mlir::FailureOr<mlir::Value> subtractZeroPoint(NodeContext &context,
+                                               unsigned input,
+                                               unsigned zeroInput, bool rows);
+
+/// The code of a quotient `x / scale`, which is a float: rounded half to even,
+/// `zero` (of type `zeroType`, or null) added, saturated.
+mlir::Value buildLinearCode(ScalarBuilder &scalar, mlir::Value quotient,
+                            mlir::Value zero, mlir::Type zeroType,
+                            mlir::Type element, Overflow overflow);
+
 /// The matrix product over the last two dimensions of tensors of rank at least
 /// 2 of computed numbers, the others broadcast. Sums go in ascending order.
 mlir::Value buildMatMul(NodeContext &context, mlir::Value lhs,

@@ -113,9 +113,8 @@ static LogicalResult convertDequantizeLinear(NodeContext &context) {
 // QuantizeLinear: y = saturate(round(x / scale) + zero)
 //===----------------------------------------------------------------------===//
 
-/// The code of the quotient `x / scale`, a float.
-static Value buildCode(ScalarBuilder &scalar, Value quotient, Value zero,
-                       Type zeroType, Type element, Overflow overflow) {
+Value nibble::buildLinearCode(ScalarBuilder &scalar, Value quotient, Value zero,
+                              Type zeroType, Type element, Overflow overflow) {
   if (isa<FloatType>(element)) {
     if (zero)
       quotient = scalar.add(
@@ -186,7 +185,7 @@ static LogicalResult convertQuantizeLinear(NodeContext &context) {
           zero =
               extract(scalar, zeros, granularity->locate(scalar, zeros, indices),
                       zeroType);
-        return buildCode(scalar, quotient, zero, zeroType, element, overflow);
+        return buildLinearCode(scalar, quotient, zero, zeroType, element, overflow);
       }));
 }
 
@@ -232,14 +231,14 @@ static LogicalResult convertDynamicQuantizeLinear(NodeContext &context) {
       context, {low, scale}, {scalarType, scalarType}, u8,
       [&](ScalarBuilder &scalar, ValueRange args) {
         Value quotient = scalar.div(scalar.neg(args[0]), args[1]);
-        return buildCode(scalar, quotient, {}, {}, u8, Overflow::Saturate);
+        return buildLinearCode(scalar, quotient, {}, {}, u8, Overflow::Saturate);
       });
   auto zeroType = RankedTensorType::get({}, u8);
   Value codes = buildBroadcast(
       context, {x, scale, zero},
       {context.getInputType(0), scalarType, zeroType}, u8,
       [&](ScalarBuilder &scalar, ValueRange args) {
-        return buildCode(scalar, scalar.div(args[0], args[1]), args[2], u8, u8,
+        return buildLinearCode(scalar, scalar.div(args[0], args[1]), args[2], u8, u8,
                          Overflow::Saturate);
       });
   return context.replace({codes, scale, zero});

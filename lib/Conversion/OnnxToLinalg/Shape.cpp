@@ -308,8 +308,12 @@ static LogicalResult convertConstantOfShape(NodeContext &context) {
 static LogicalResult convertRange(NodeContext &context) {
   Type element = context.getElementType(0), type = getComputedType(element);
   ScalarBuilder scalar = context.scalar();
+  // Runtimes take tensors of one element for scalars, and models have them.
   auto read = [&](unsigned input) {
-    return scalar.decode(extract(scalar, context.getInput(input), {}), element);
+    SmallVector<Value> first(context.getInputType(input).getRank(),
+                             scalar.index(0));
+    return scalar.decode(extract(scalar, context.getInput(input), first),
+                         element);
   };
   Value start = read(0), limit = read(1), delta = read(2), count;
   Type i64 = context.rewriter.getI64Type();
@@ -698,17 +702,18 @@ static LogicalResult convertSplit(NodeContext &context) {
   }
   if (static_cast<int64_t>(lengths.size()) != count)
     return context.fail("expects a length for each output");
-  OpBuilder &builder = context.rewriter;
-  SmallVector<OpFoldResult> offsets(rank, builder.getIndexAttr(0));
-  SmallVector<OpFoldResult> strides(rank, builder.getIndexAttr(1));
   Sizes sizes = context.getSizes(x);
   SmallVector<Value> results;
   int64_t position = 0;
   for (int64_t length : lengths) {
-    offsets[*axis] = builder.getIndexAttr(position);
-    sizes[*axis] = builder.getIndexAttr(length);
-    results.push_back(tensor::ExtractSliceOp::create(
-        builder, context.loc, x, offsets, sizes, strides));
+    sizes[*axis] = context.rewriter.getIndexAttr(length);
+    results.push_back(buildTensor(
+        context.rewriter, context.loc, sizes, getStoredElement(x),
+        [&](ScalarBuilder &scalar, ValueRange loops) {
+          SmallVector<Value> source(loops);
+          source[*axis] = scalar.add(source[*axis], scalar.index(position));
+          return extract(scalar, x, source);
+        }));
     position += length;
   }
   return context.replace(results);
