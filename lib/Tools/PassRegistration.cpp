@@ -10,6 +10,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "nibble/Conversion/NibbleToOnnx.h"
+#include "nibble/Conversion/OnnxToNibble.h"
 #include "nibble/Conversion/Passes.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Onnx/Transforms/Passes.h"
@@ -19,6 +20,7 @@
 void nibble::registerNibblePasses() {
   registerConversionPasses();
   registerNibbleToOnnxPasses();
+  registerOnnxToNibblePasses();
   registerNibbleTransformsPasses();
   onnx::registerOnnxTransformsPasses();
   registerReferencePipeline();

@@ -27,6 +27,11 @@ def ConvertNibbleToOnnx : Pass<"convert-nibble-to-onnx", "::mlir::ModuleOp"> {
     the numbers stay what they are. A weight that several nodes read is stored
     once.
 
+    What `--convert-onnx-to-nibble` read from a node, and no pass has changed
+    since, becomes that very node again: always with `auto`, with another format
+    where the node is of that format or the format cannot hold the weight.
+    Activations always go back to the nodes that they were.
+
     The opset is raised only where `qdq` needs it, and only if every node of the
     model keeps its meaning; otherwise the pass fails and names the node.
 
@@ -55,7 +60,8 @@ def ConvertNibbleToOnnx : Pass<"convert-nibble-to-onnx", "::mlir::ModuleOp"> {
     Statistic<"numMatMulNBits", "matmulnbits", "MatMulNBits nodes">,
     Statistic<"numGathers", "gathers", "GatherBlockQuantized nodes">,
     Statistic<"numBnb4", "bnb4", "MatMulBnb4 nodes">,
-    Statistic<"numDequantize", "dequantize", "DequantizeLinear nodes">
+    Statistic<"numDequantize", "dequantize", "DequantizeLinear nodes">,
+    Statistic<"numRestored", "restored", "Nodes written as they had been read">
   ];
 }
 

@@ -8,6 +8,7 @@
 #include "nibble/Conversion/NibbleToOnnx.h"
 
 #include "QuantizedWeight.h"
+#include "Restore.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Onnx/Utils/Opset.h"
 
@@ -30,21 +31,21 @@ struct ToOnnx : nibble::impl::ConvertNibbleToOnnxBase<ToOnnx> {
   void runOnOperation() override;
 
 private:
-  FailureOr<Format> chooseFormat(const QuantizedWeight &weight);
-  LogicalResult convert(AssembleOp op);
+  Result<Format> chooseFormat(const QuantizedWeight &weight);
+  LogicalResult convert(AssembleOp op, Restorer &restorer);
+  LogicalResult write(const QuantizedWeight &weight, Format chosen);
   void eraseParts(AssembleOp op);
 };
 
 } // namespace
 
-FailureOr<Format> ToOnnx::chooseFormat(const QuantizedWeight &weight) {
+Result<Format> ToOnnx::chooseFormat(const QuantizedWeight &weight) {
   std::pair<Format, std::optional<std::string>> choices[] = {
       {Format::MatMulNBits, whyNotMatMulNBits(weight)},
       {Format::Bnb4, whyNotBnb4(weight)},
       {Format::Qdq, whyNotQdq(weight)}};
   StringRef names[] = {"matmulnbits", "bnb4", "qdq"};
   std::string reasons;
-  AssembleOp op = weight.op;
   for (auto [name, choice] : llvm::zip(names, choices)) {
     if (format != "auto" && format != name)
       continue;
@@ -52,8 +53,7 @@ FailureOr<Format> ToOnnx::chooseFormat(const QuantizedWeight &weight) {
       return choice.first;
     reasons += (reasons.empty() ? "" : ", and ") + *choice.second;
   }
-  return op.emitError("tensor '") << weight.name << "' cannot be written as "
-                                  << format << ": it " << reasons;
+  return Failure{reasons};
 }
 
 /// Removes the constants of `op` that nobody else reads.
@@ -66,33 +66,46 @@ void ToOnnx::eraseParts(AssembleOp op) {
         constant.erase();
 }
 
-LogicalResult ToOnnx::convert(AssembleOp op) {
-  auto weight = readWeight(op);
-  if (failed(weight))
-    return failure();
-  auto chosen = chooseFormat(*weight);
-  if (failed(chosen))
-    return failure();
-  switch (*chosen) {
+LogicalResult ToOnnx::convert(AssembleOp op, Restorer &restorer) {
+  Result<QuantizedWeight> weight = readWeight(op);
+  Result<Format> chosen =
+      weight ? chooseFormat(*weight) : Failure{weight.error()};
+  if (chosen) {
+    if (failed(write(*weight, *chosen)))
+      return failure();
+    eraseParts(op);
+    return success();
+  }
+  // A weight that the wanted format cannot hold stays in the one that it had.
+  std::string name = getWeightName(op);
+  unsigned restored = restorer.restore(op);
+  if (restored == 0)
+    return op.emitError("tensor '") << name << "' cannot be written as "
+                                    << format << ": it " << chosen.error();
+  numRestored += restored;
+  return success();
+}
+
+LogicalResult ToOnnx::write(const QuantizedWeight &weight, Format chosen) {
+  switch (chosen) {
   case Format::MatMulNBits: {
-    FormatCounts counts = writeMatMulNBits(*weight, accuracyLevel);
+    FormatCounts counts = writeMatMulNBits(weight, accuracyLevel);
     numMatMulNBits += counts.matMuls;
     numGathers += counts.gathers;
     requireDomain(getOperation(), "com.microsoft", 1);
     break;
   }
   case Format::Bnb4:
-    numBnb4 += writeBnb4(*weight).matMuls;
+    numBnb4 += writeBnb4(weight).matMuls;
     requireDomain(getOperation(), "com.microsoft", 1);
     break;
   case Format::Qdq:
-    if (failed(raiseOpset(getOperation(), getQdqOpset(*weight))))
+    if (failed(raiseOpset(getOperation(), getQdqOpset(weight))))
       return failure();
-    writeQdq(*weight);
+    writeQdq(weight);
     ++numDequantize;
     break;
   }
-  eraseParts(op);
   return success();
 }
 
@@ -104,12 +117,18 @@ void ToOnnx::runOnOperation() {
         << "' is no format; use auto, matmulnbits, bnb4 or qdq";
     return signalPassFailure();
   }
+  Restorer restorer(getOperation());
+  numRestored += restorer.restoreAll(format);
   SmallVector<AssembleOp> assembles;
   getOperation().walk([&](AssembleOp op) { assembles.push_back(op); });
   for (AssembleOp op : assembles)
-    if (failed(convert(op)))
+    if (failed(convert(op, restorer)))
       return signalPassFailure();
+  restorer.cleanUp();
   if (!assembles.empty())
     requireFreeInitializers(getOperation());
-  getOperation().walk([](NodeOp node) { node->removeAttr(kKeptAttrName); });
+  getOperation().walk([](NodeOp node) {
+    node->removeAttr(kKeptAttrName);
+    node->removeAttr(kRecordAttrName);
+  });
 }

@@ -54,40 +54,44 @@ static void addReaders(Value value, NodeOp transpose,
   }
 }
 
-FailureOr<QuantizedWeight> nibble::readWeight(AssembleOp op) {
+std::string nibble::getWeightName(AssembleOp op) {
+  auto codes = op.getCodes().getDefiningOp<ConstantOp>();
+  StringRef name = codes ? codes.getName() : "?";
+  name.consume_back(".codes");
+  return name.str();
+}
+
+Result<QuantizedWeight> nibble::readWeight(AssembleOp op) {
   QuantizedWeight weight;
   weight.op = op;
   weight.type = cast<RankedTensorType>(op.getResult().getType());
   weight.encoding = getQuantization(weight.type);
-  auto codes = op.getCodes().getDefiningOp<ConstantOp>();
-  if (!codes)
-    return op.emitError(
-        "has codes that are no onnx.constant, which ONNX cannot "
-        "hold");
-  StringRef name = codes.getName();
-  name.consume_back(".codes");
-  weight.name = name.str();
-  auto fail = [&](const Twine &why) {
-    return op.emitError("tensor '") << weight.name << "' " << why;
-  };
+  weight.name = getWeightName(op);
+  if (!op.getCodes().getDefiningOp<ConstantOp>())
+    return Failure{
+        "has codes that are no onnx.constant, which ONNX cannot hold"};
   if (weight.encoding.hasOutliers() || weight.encoding.hasNestedScale() ||
       weight.encoding.hasNestedZero() || weight.encoding.hasLayout())
-    return fail("has outliers, nested scales or a layout, which no ONNX op "
-                "holds");
+    return Failure{
+        "has outliers, nested scales or a layout, which no ONNX op holds"};
+  if (weight.encoding.getStorage().getBitWidth() > 8)
+    return Failure{"has codes of more than 8 bits"};
   std::optional<std::vector<uint8_t>> unpacked =
       readCodes(op.getCodes(), weight.encoding.getStorage());
   std::optional<std::vector<float>> scales =
       getFloats(getConstantValue(op.getScales()));
   if (!unpacked || !scales)
-    return fail("has codes or scales that are no constants");
+    return Failure{"has codes or scales that are no constants"};
   weight.codes = std::move(*unpacked);
   weight.scales = std::move(*scales);
   weight.gridShape = weight.encoding.getGridShape(weight.type.getShape());
   if (weight.encoding.hasZero()) {
     auto zero = dyn_cast<StorageAttr>(weight.encoding.getZero());
-    auto zeros = zero ? readCodes(op.getZeros(), zero) : std::nullopt;
-    if (!zeros || zero != weight.encoding.getStorage())
-      return fail("has zero points that are no constants of its storage");
+    auto zeros = zero && zero == weight.encoding.getStorage()
+                     ? readCodes(op.getZeros(), zero)
+                     : std::nullopt;
+    if (!zeros)
+      return Failure{"has zero points that are no constants of its storage"};
     weight.zeroPoints = std::move(*zeros);
   }
   addReaders(op.getResult(), {}, weight.readers);

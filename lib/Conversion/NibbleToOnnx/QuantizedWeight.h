@@ -9,6 +9,7 @@
 
 #include "nibble/Dialect/Nibble/IR/NibbleOps.h"
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
+#include "nibble/Numerics/Result.h"
 
 #include "mlir/IR/Builders.h"
 
@@ -37,8 +38,11 @@ struct QuantizedWeight {
   std::vector<uint8_t> zeroPoints; // likewise, or empty
 };
 
-/// Reads the constants behind `op`. An error says which part is none.
-mlir::FailureOr<QuantizedWeight> readWeight(AssembleOp op);
+/// Reads the constants behind `op`; the failure says what no ONNX op holds.
+Result<QuantizedWeight> readWeight(AssembleOp op);
+
+/// The ONNX name of the weight that `op` makes.
+std::string getWeightName(AssembleOp op);
 
 /// The width that ONNX stores a code of `bits` in: 2, 4 or 8.
 inline unsigned getContainerBits(unsigned bits) {

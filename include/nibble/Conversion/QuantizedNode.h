@@ -1,0 +1,117 @@
+//===- QuantizedNode.h - Quantized tensors in ONNX nodes --------*- C++ -*-===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+//
+// What the ops of ONNX and com.microsoft that hold or make quantized tensors
+// say, in the terms of the nibble dialect. Shared by the conversions in both
+// directions: one reads nodes with it, the other checks with it that a node
+// which it writes back says what the program says.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef NIBBLE_CONVERSION_QUANTIZEDNODE_H
+#define NIBBLE_CONVERSION_QUANTIZEDNODE_H
+
+#include "nibble/Dialect/Nibble/IR/NibbleAttributes.h"
+#include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
+#include "nibble/Numerics/Result.h"
+
+#include "mlir/IR/Builders.h"
+
+namespace nibble {
+
+/// Attribute of the op that an ONNX node became: the node, as a record.
+inline constexpr llvm::StringLiteral kRecordAttrName = "nibble.onnx";
+
+//===----------------------------------------------------------------------===//
+// Reading nodes
+//===----------------------------------------------------------------------===//
+
+enum class NodeKind {
+  QuantizeLinear,
+  DequantizeLinear,
+  DynamicQuantizeLinear,
+  MatMulNBits,
+  GatherBlockQuantized,
+  MatMulBnb4,
+};
+
+/// The kind of a node that holds or makes a quantized tensor, else
+/// std::nullopt.
+std::optional<NodeKind> getNodeKind(onnx::NodeOp node);
+
+/// The quantized tensor of a node.
+struct QuantizedNode {
+  NodeKind kind;
+  /// Its type. A weight of MatMulNBits and MatMulBnb4 is [N, K].
+  mlir::RankedTensorType type;
+  /// The values of its parts, with the types that nibble.assemble wants. They
+  /// refer to the bytes of the node's own constants wherever the order is the
+  /// same. `codes` is null where the node's codes are no constant or its
+  /// result; `scales` is null where the node finds them; `zeros` where there
+  /// are none.
+  mlir::TypedAttr codes, scales, zeros;
+  /// Which inputs of the node the parts come from; the zero points of a node
+  /// that leaves them out come from no input.
+  unsigned codesInput = 0, scalesInput = 1;
+  std::optional<unsigned> zerosInput;
+};
+
+/// Reads a node that getNodeKind knows. The failure says why the nibble dialect
+/// cannot hold what it means.
+Result<QuantizedNode> readQuantizedNode(onnx::NodeOp node);
+
+/// `value` as a tensor of another shape or element type with the same bytes:
+/// a reference to the same place in a file where it is one. Null where the
+/// sizes differ.
+mlir::TypedAttr viewTensor(mlir::TypedAttr value, mlir::RankedTensorType type);
+
+/// Whether two constants hold the same bytes as the same type.
+bool isSameTensor(mlir::Attribute left, mlir::Attribute right);
+
+/// The type of `value` without names of dimensions, if it is a ranked tensor;
+/// seen through a conversion cast.
+mlir::RankedTensorType getPlainType(mlir::Value value);
+
+//===----------------------------------------------------------------------===//
+// Records
+//===----------------------------------------------------------------------===//
+
+/// All that an onnx.node without regions says, its constant inputs included (by
+/// reference), so that it can be written back as it was.
+mlir::DictionaryAttr recordNode(onnx::NodeOp node);
+
+/// The op type and domain of the node that a record is about, or empty.
+llvm::StringRef getRecordedOpType(mlir::DictionaryAttr record);
+
+/// The constants of a model, by name.
+class ConstantTable {
+public:
+  explicit ConstantTable(mlir::Operation *root);
+
+  /// The constant with this name and value that `user` can read, or null.
+  mlir::Value lookup(llvm::StringRef name, mlir::Attribute value,
+                     mlir::Operation *user) const;
+  void add(mlir::Value constant, llvm::StringRef name);
+  void remove(mlir::Value constant, llvm::StringRef name);
+
+private:
+  llvm::DenseMap<std::pair<mlir::Block *, mlir::StringAttr>,
+                 llvm::SmallVector<mlir::Value, 1>>
+      values;
+};
+
+/// Writes a recorded node before `place`. `inputs` holds a value for each input
+/// that is no constant and null for the others; `anchors` may name, for an
+/// input, the constant that stands for it now: the recorded constant comes back
+/// beside it. Null where the record is damaged.
+onnx::NodeOp rebuildNode(mlir::DictionaryAttr record, mlir::Operation *place,
+                         llvm::ArrayRef<mlir::Value> inputs,
+                         llvm::ArrayRef<mlir::Value> anchors,
+                         ConstantTable &constants);
+
+} // namespace nibble
+
+#endif // NIBBLE_CONVERSION_QUANTIZEDNODE_H

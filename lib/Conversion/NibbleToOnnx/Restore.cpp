@@ -1,0 +1,361 @@
+//===- Restore.cpp - Nodes that come back as they were --------------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+//
+// A record is trusted only after the node that it describes has been read again
+// and gives the very parts that the program has now: a pass may have rewritten
+// a scale since.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Restore.h"
+
+#include "nibble/Dialect/Nibble/Transforms/Weights.h"
+
+#include "llvm/ADT/SetVector.h"
+
+using namespace mlir;
+using namespace nibble;
+using namespace nibble::onnx;
+
+static DictionaryAttr getRecord(Operation *op) {
+  return op->getAttrOfType<DictionaryAttr>(kRecordAttrName);
+}
+
+static Value castTo(OpBuilder &builder, Value value, Type type) {
+  if (value.getType() == type)
+    return value;
+  return UnrealizedConversionCastOp::create(builder, value.getLoc(), type,
+                                            value)
+      .getResult(0);
+}
+
+/// What a cast was made of.
+static Value seeThroughCasts(Value value) {
+  while (auto cast = value.getDefiningOp<UnrealizedConversionCastOp>()) {
+    if (cast.getInputs().size() != 1)
+      break;
+    value = cast.getInputs()[0];
+  }
+  return value;
+}
+
+static bool isReadByNodes(Value value) {
+  return llvm::all_of(value.getUsers(), llvm::IsaPred<NodeOp>);
+}
+
+//===----------------------------------------------------------------------===//
+// Nodes from records
+//===----------------------------------------------------------------------===//
+
+bool Restorer::saysTheSame(NodeOp node, RankedTensorType type, Value codes,
+                           Value scales, Value zeros) {
+  Result<QuantizedNode> read = readQuantizedNode(node);
+  if (!read || read->type != type)
+    return false;
+  auto same = [](TypedAttr part, Value value) {
+    if (!part || !value)
+      return !part && !value;
+    return isSameTensor(part, getConstantValue(value));
+  };
+  // Codes that are computed are an input of the node, or its result.
+  bool constantCodes = codes && getConstantValue(codes);
+  return (constantCodes ? same(read->codes, codes) : !read->codes) &&
+         same(read->scales, scales) && same(read->zeros, zeros);
+}
+
+NodeOp Restorer::rebuild(Operation *op, ArrayRef<Value> inputs, Value codes,
+                         Value scales, Value zeros) {
+  DictionaryAttr record = getRecord(op);
+  // Each constant comes back where the part stands that was made of it.
+  SmallVector<Value> anchors;
+  if (auto entries = record.getAs<ArrayAttr>("inputs"))
+    for (Attribute entry : entries) {
+      auto constant = dyn_cast<DictionaryAttr>(entry);
+      auto name = constant ? constant.getAs<StringAttr>("name") : StringAttr();
+      Value &anchor = anchors.emplace_back(codes);
+      for (Value part : {codes, scales, zeros})
+        if (auto op = part ? part.getDefiningOp<ConstantOp>() : ConstantOp())
+          if (op.getNameAttr() == name)
+            anchor = part;
+    }
+  return rebuildNode(record, op, inputs, anchors, constants);
+}
+
+/// Removes a node that turned out not to say the same.
+void Restorer::discard(NodeOp node) {
+  SmallVector<Value> inputs(node.getInputs());
+  node.erase();
+  for (Value input : inputs)
+    if (input.getDefiningOp<ConstantOp>() || input.getDefiningOp<AbsentOp>())
+      candidates.push_back(input.getDefiningOp());
+}
+
+bool Restorer::restoreAssemble(AssembleOp op) {
+  if (!isReadByNodes(op.getResult()))
+    return false;
+  NodeOp node = rebuild(op, {}, op.getCodes(), op.getScales(), op.getZeros());
+  if (!node)
+    return false;
+  if (getNodeKind(node) != NodeKind::DequantizeLinear ||
+      node.getNumResults() != 1 ||
+      !saysTheSame(node, op.getType(), op.getCodes(), op.getScales(),
+                   op.getZeros()))
+    return discard(node), false;
+  op.getResult().replaceAllUsesWith(node.getResult(0));
+  candidates.push_back(op);
+  return true;
+}
+
+bool Restorer::restoreDequantize(DequantizeOp op) {
+  Value quantized = op.getInput();
+  Value codes, scales, zeros;
+  if (auto assemble = quantized.getDefiningOp<AssembleOp>()) {
+    codes = assemble.getCodes();
+    scales = assemble.getScales();
+    zeros = assemble.getZeros();
+  } else if (auto quantize = quantized.getDefiningOp<QuantizeOp>()) {
+    codes = quantizedCodes.lookup(quantized);
+    scales = quantize.getScales();
+    zeros = quantize.getZeros();
+  }
+  if (!codes)
+    return false;
+  OpBuilder builder(op);
+  auto type = cast<RankedTensorType>(quantized.getType());
+  Value input = castTo(builder, codes, getCodesType(type));
+  NodeOp node = rebuild(op, {input}, codes, scales, zeros);
+  if (!node)
+    return false;
+  if (getNodeKind(node) != NodeKind::DequantizeLinear ||
+      node.getNumResults() != 1 ||
+      !saysTheSame(node, type, codes, scales, zeros))
+    return discard(node), false;
+  op.getResult().replaceAllUsesWith(
+      castTo(builder, node.getResult(0), op.getType()));
+  candidates.append({quantized.getDefiningOp(), op});
+  return true;
+}
+
+void Restorer::replaceCodes(Value quantized, Value codes) {
+  quantizedCodes[quantized] = codes;
+  for (Operation *user : quantized.getUsers()) {
+    auto projection = dyn_cast<CodesOp>(user);
+    if (!projection)
+      continue;
+    OpBuilder builder(projection);
+    projection.getResult().replaceAllUsesWith(
+        castTo(builder, codes, projection.getType()));
+    candidates.push_back(projection);
+  }
+}
+
+bool Restorer::restoreQuantize(QuantizeOp op) {
+  NodeOp node = rebuild(op, {op.getInput()}, {}, op.getScales(), op.getZeros());
+  if (!node)
+    return false;
+  if (getNodeKind(node) != NodeKind::QuantizeLinear ||
+      node.getNumResults() != 1 ||
+      !saysTheSame(node, op.getType(), {}, op.getScales(), op.getZeros()))
+    return discard(node), false;
+  replaceCodes(op.getResult(), node.getResult(0));
+  candidates.push_back(op);
+  return true;
+}
+
+bool Restorer::restoreDynamic(QuantizeDynamicOp op) {
+  // The scale and zero point must be read as the node gives them.
+  for (Operation *user : op->getUsers()) {
+    if (isa<CodesOp>(user))
+      continue;
+    if (!isa<ScalesOp, ZerosOp>(user) ||
+        !llvm::all_of(user->getUsers(), [](Operation *reader) {
+          auto node = dyn_cast<NodeOp>(reader);
+          return node && node.isOnnx("Squeeze") &&
+                 node.getInputs().size() == 1 && node.getNumResults() == 1;
+        }))
+      return false;
+  }
+  NodeOp node = rebuild(op, {op.getInput()}, {}, {}, {});
+  if (!node)
+    return false;
+  if (getNodeKind(node) != NodeKind::DynamicQuantizeLinear ||
+      node.getNumResults() != 3 || !saysTheSame(node, op.getType(), {}, {}, {}))
+    return discard(node), false;
+  replaceCodes(op.getResult(), node.getResult(0));
+  candidates.push_back(op);
+  for (Operation *user : op->getUsers()) {
+    if (isa<CodesOp>(user))
+      continue;
+    Value part = node.getResult(isa<ScalesOp>(user) ? 1 : 2);
+    candidates.push_back(user);
+    for (Operation *reader : user->getUsers()) {
+      OpBuilder builder(reader);
+      reader->getResult(0).replaceAllUsesWith(
+          castTo(builder, part, reader->getResult(0).getType()));
+      candidates.push_back(reader);
+    }
+  }
+  return true;
+}
+
+/// A MatMul (with an Add of a bias) or a Gather of a quantized weight.
+bool Restorer::restoreReader(NodeOp node) {
+  SmallVector<Value> inputs(6);
+  NodeOp product = node;
+  StringRef opType = getRecordedOpType(getRecord(node));
+  bool gathers = opType == "GatherBlockQuantized";
+  if (node.isOnnx("Add") && node.getInputs().size() == 2) {
+    inputs[5] = node.getInputs()[1];
+    product = node.getInputs()[0].getDefiningOp<NodeOp>();
+    if (!product || !product->hasOneUse())
+      return false;
+  }
+  bool reads = gathers ? product.isOnnx("Gather") : product.isOnnx("MatMul");
+  if (!reads || product.getInputs().size() != 2 ||
+      product.getNumResults() != 1 || node.getNumResults() != 1)
+    return false;
+  inputs[gathers ? 1 : 0] = product.getInputs()[gathers ? 1 : 0];
+  MatrixSource source = getMatrixSource(product.getInputs()[gathers ? 0 : 1]);
+  auto weight = source.value.getDefiningOp<AssembleOp>();
+  if (!weight || source.transposed == gathers)
+    return false;
+  NodeOp restored = rebuild(node, inputs, weight.getCodes(), weight.getScales(),
+                            weight.getZeros());
+  if (!restored)
+    return false;
+  std::optional<NodeKind> kind = getNodeKind(restored);
+  bool known =
+      gathers
+          ? kind == NodeKind::GatherBlockQuantized &&
+                restored.getInt("gather_axis", 0) == product.getInt("axis", 0)
+          : kind == NodeKind::MatMulNBits || kind == NodeKind::MatMulBnb4;
+  // Nobody but the record says whether there was a bias.
+  bool sameBias =
+      gathers || (product != node) == (static_cast<bool>(restored.getInput(5)));
+  if (!known || !sameBias || restored.getNumResults() != 1 ||
+      !saysTheSame(restored, weight.getType(), weight.getCodes(),
+                   weight.getScales(), weight.getZeros()))
+    return discard(restored), false;
+  node.getResult(0).replaceAllUsesWith(restored.getResult(0));
+  candidates.push_back(weight);
+  if (!gathers)
+    candidates.push_back(product.getInputs()[1].getDefiningOp());
+  if (product != node)
+    candidates.push_back(product);
+  candidates.push_back(node);
+  return true;
+}
+
+bool Restorer::restoreNode(Operation *op) {
+  if (auto assemble = dyn_cast<AssembleOp>(op))
+    return restoreAssemble(assemble);
+  if (auto dequantize = dyn_cast<DequantizeOp>(op))
+    return restoreDequantize(dequantize);
+  if (auto quantize = dyn_cast<QuantizeOp>(op))
+    return restoreQuantize(quantize);
+  if (auto dynamic = dyn_cast<QuantizeDynamicOp>(op))
+    return restoreDynamic(dynamic);
+  if (auto node = dyn_cast<NodeOp>(op))
+    return restoreReader(node);
+  return false;
+}
+
+//===----------------------------------------------------------------------===//
+// Whole models
+//===----------------------------------------------------------------------===//
+
+static bool isOfFormat(Operation *op, StringRef format) {
+  if (format == "auto" || isa<QuantizeOp, DequantizeOp, QuantizeDynamicOp>(op))
+    return true;
+  StringRef opType = getRecordedOpType(getRecord(op));
+  if (format == "qdq")
+    return opType == "DequantizeLinear";
+  if (format == "bnb4")
+    return opType == "MatMulBnb4";
+  return opType == "MatMulNBits" || opType == "GatherBlockQuantized";
+}
+
+unsigned Restorer::restoreAll(StringRef format) {
+  SmallVector<Operation *> ops;
+  module.walk<WalkOrder::PreOrder>([&](Operation *op) {
+    if (getRecord(op) && isOfFormat(op, format))
+      ops.push_back(op);
+  });
+  unsigned count = 0;
+  for (Operation *op : ops)
+    count += restoreNode(op);
+  cleanUp();
+  return count;
+}
+
+unsigned Restorer::restore(AssembleOp op) {
+  if (getRecord(op) && restoreAssemble(op))
+    return 1;
+  SmallVector<Operation *> readers;
+  for (Operation *user : op->getUsers()) {
+    auto node = dyn_cast<NodeOp>(user);
+    if (node && node.isOnnx("Transpose"))
+      llvm::append_range(readers, node->getUsers());
+    else
+      readers.push_back(user);
+  }
+  for (Operation *reader : readers) {
+    // The sum with a bias holds the record.
+    if (!getRecord(reader) && reader->hasOneUse())
+      reader = *reader->getUsers().begin();
+    if (!getRecord(reader) || !restoreNode(reader))
+      return 0;
+  }
+  return readers.size();
+}
+
+/// Removes conversions that only concern the types that nodes do not check.
+static void bypassCasts(ModuleOp module) {
+  SmallVector<UnrealizedConversionCastOp> casts;
+  module.walk([&](UnrealizedConversionCastOp cast) { casts.push_back(cast); });
+  for (UnrealizedConversionCastOp cast : casts) {
+    if (cast.getInputs().size() != 1)
+      continue;
+    Value source = seeThroughCasts(cast.getResult(0));
+    cast.getResult(0).replaceUsesWithIf(source, [&](OpOperand &use) {
+      return isa<NodeOp>(use.getOwner()) ||
+             source.getType() == cast.getResult(0).getType();
+    });
+  }
+  for (UnrealizedConversionCastOp cast : llvm::reverse(casts))
+    if (cast->use_empty())
+      cast.erase();
+}
+
+/// Ops that may go once nothing reads them, apart from nodes that were
+/// replaced.
+static bool isRemovable(Operation *op) {
+  return isa<ConstantOp, AbsentOp, UnrealizedConversionCastOp, AssembleOp,
+             QuantizeOp, QuantizeDynamicOp, DequantizeOp, CodesOp, ScalesOp,
+             ZerosOp>(op);
+}
+
+void Restorer::cleanUp() {
+  bypassCasts(module);
+  llvm::SmallSetVector<Operation *, 32> ops;
+  for (Operation *op : candidates)
+    if (op)
+      ops.insert(op);
+  candidates.clear();
+  while (true) {
+    auto it = llvm::find_if(ops, [](Operation *op) { return op->use_empty(); });
+    if (it == ops.end())
+      break;
+    Operation *op = *it;
+    ops.remove(op);
+    for (Value operand : op->getOperands())
+      if (Operation *made = operand.getDefiningOp(); made && isRemovable(made))
+        ops.insert(made);
+    if (auto constant = dyn_cast<ConstantOp>(op))
+      constants.remove(constant.getResult(), constant.getName());
+    op->erase();
+  }
+}

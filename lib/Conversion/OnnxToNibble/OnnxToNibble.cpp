@@ -1,0 +1,383 @@
+//===- OnnxToNibble.cpp - ONNX's quantized ops to nibble ------------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "nibble/Conversion/OnnxToNibble.h"
+
+#include "nibble/Conversion/QuantizedNode.h"
+#include "nibble/Dialect/Nibble/IR/NibbleOps.h"
+#include "nibble/Dialect/Nibble/Transforms/Passes.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "llvm/ADT/SetVector.h"
+
+namespace nibble {
+#define GEN_PASS_DEF_CONVERTONNXTONIBBLE
+#include "nibble/Conversion/OnnxToNibble.h.inc"
+} // namespace nibble
+
+using namespace mlir;
+using namespace nibble;
+using namespace nibble::onnx;
+
+namespace {
+
+struct ToNibble : nibble::impl::ConvertOnnxToNibbleBase<ToNibble> {
+  using ConvertOnnxToNibbleBase::ConvertOnnxToNibbleBase;
+
+  void runOnOperation() override;
+
+private:
+  struct Parts {
+    Value codes, scales, zeros;
+  };
+
+  void convert(NodeOp node);
+  void keep(NodeOp node, const Twine &why);
+  Parts makeParts(NodeOp node, const QuantizedNode &read);
+  Value makePart(Value original, TypedAttr value, StringRef suffix);
+  AssembleOp getWeight(NodeOp node, const QuantizedNode &read);
+  Value getTranspose(NodeOp node, AssembleOp weight, Value original);
+
+  void convertDequantize(NodeOp node, const QuantizedNode &read);
+  void convertQuantize(NodeOp node, const QuantizedNode &read);
+  void convertDynamic(NodeOp node, const QuantizedNode &read);
+  void convertProduct(NodeOp node, const QuantizedNode &read);
+  void convertGather(NodeOp node, const QuantizedNode &read);
+  /// Erases a node that has been replaced, and its constants that only it read.
+  void erase(NodeOp node);
+
+  /// Constants made of (an original, as this type).
+  DenseMap<std::pair<Value, Type>, SmallVector<Value, 1>> parts;
+  /// The last assembly of (codes, scales, zero points) as a type.
+  DenseMap<std::pair<Value, Value>, SmallVector<AssembleOp, 1>> weights;
+  DenseMap<AssembleOp, Value> transposes;
+  llvm::SmallSetVector<Operation *, 16> orphans;
+};
+
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// Parts
+//===----------------------------------------------------------------------===//
+
+static NodeOp makeNode(OpBuilder &builder, Location loc, StringRef opType,
+                       StringRef name, StringRef output, ValueRange inputs,
+                       ArrayRef<Attribute> attributes, Type type) {
+  return NodeOp::create(
+      builder, loc, type, builder.getStringAttr(opType), StringAttr(),
+      StringAttr(), name.empty() ? StringAttr() : builder.getStringAttr(name),
+      builder.getStrArrayAttr({output}), builder.getArrayAttr(attributes),
+      DictionaryAttr(), inputs, 0);
+}
+
+/// `value` as a value of `type`, by a cast where it has another.
+static Value castTo(OpBuilder &builder, Value value, Type type) {
+  if (value.getType() == type)
+    return value;
+  // The other half of a pair.
+  if (auto cast = value.getDefiningOp<UnrealizedConversionCastOp>())
+    if (cast.getInputs().size() == 1 && cast.getInputs()[0].getType() == type)
+      return cast.getInputs()[0];
+  return UnrealizedConversionCastOp::create(builder, value.getLoc(), type,
+                                            value)
+      .getResult(0);
+}
+
+Value ToNibble::makePart(Value original, TypedAttr value, StringRef suffix) {
+  if (suffix.empty() && getConstantValue(original) == value &&
+      original.getType() == value.getType())
+    return original;
+  // What had to be laid out anew is another attribute each time.
+  auto &known = parts[{original, value.getType()}];
+  for (Value part : known)
+    if (isSameTensor(getConstantValue(part), value))
+      return part;
+  Operation *op = original.getDefiningOp();
+  OpBuilder builder(op->getContext());
+  builder.setInsertionPointAfter(op);
+  StringRef name;
+  if (auto constant = dyn_cast<ConstantOp>(op))
+    name = constant.getName();
+  else
+    name = cast<NodeOp>(op).getOutputName(0);
+  auto constant =
+      ConstantOp::create(builder, op->getLoc(), value.getType(),
+                         builder.getStringAttr(name + suffix), value,
+                         TensorField::raw_data, DictionaryAttr());
+  known.push_back(constant.getResult());
+  return constant.getResult();
+}
+
+ToNibble::Parts ToNibble::makeParts(NodeOp node, const QuantizedNode &read) {
+  Parts result;
+  Value codes = node.getInput(read.codesInput);
+  if (read.codes)
+    result.codes = makePart(codes, read.codes, "");
+  if (read.scales)
+    result.scales = makePart(node.getInput(read.scalesInput), read.scales, "");
+  if (read.zerosInput)
+    result.zeros = makePart(node.getInput(*read.zerosInput), read.zeros, "");
+  else if (read.zeros)
+    result.zeros = makePart(codes, read.zeros, ".zeros");
+  return result;
+}
+
+/// The assembly of a weight that several nodes may read.
+AssembleOp ToNibble::getWeight(NodeOp node, const QuantizedNode &read) {
+  Parts made = makeParts(node, read);
+  auto &known = weights[{made.codes, made.scales}];
+  for (AssembleOp weight : known)
+    if (weight.getZeros() == made.zeros && weight.getType() == read.type &&
+        weight->getBlock()->findAncestorOpInBlock(*node))
+      return weight;
+  OpBuilder builder(node);
+  ++numWeights;
+  auto weight =
+      AssembleOp::create(builder, node.getLoc(), read.type, made.codes,
+                         made.scales, made.zeros, Value(), Value());
+  known.push_back(weight);
+  return weight;
+}
+
+void ToNibble::erase(NodeOp node) {
+  for (Value input : node.getInputs())
+    if (input.getDefiningOp<ConstantOp>() || input.getDefiningOp<AbsentOp>())
+      orphans.insert(input.getDefiningOp());
+  node.erase();
+}
+
+//===----------------------------------------------------------------------===//
+// Nodes
+//===----------------------------------------------------------------------===//
+
+/// True where a quantized tensor may stand for the result: only nodes of the
+/// graph read it, which state no type.
+static bool isReadByNodes(Value value) {
+  return !value.use_empty() &&
+         llvm::all_of(value.getUsers(), [](Operation *user) {
+           auto node = dyn_cast<NodeOp>(user);
+           return node && node.getNumRegions() == 0 && !getNodeKind(node);
+         });
+}
+
+void ToNibble::convertDequantize(NodeOp node, const QuantizedNode &read) {
+  OpBuilder builder(node);
+  DictionaryAttr record = recordNode(node);
+  Parts made = makeParts(node, read);
+  Value result = node.getResult(0);
+  Value quantized;
+  if (!read.codes) {
+    Value codes = castTo(builder, node.getInput(0), getCodesType(read.type));
+    // What nibble.quantize made with the same parameters is that tensor.
+    if (auto projection = codes.getDefiningOp<CodesOp>())
+      if (auto quantize = projection.getInput().getDefiningOp<QuantizeOp>())
+        if (quantize.getType() == read.type &&
+            quantize.getScales() == made.scales &&
+            quantize.getZeros() == made.zeros)
+          quantized = quantize.getResult();
+    made.codes = codes;
+    ++numActivations;
+  } else {
+    ++numWeights;
+  }
+  AssembleOp assemble;
+  if (!quantized) {
+    assemble = AssembleOp::create(builder, node.getLoc(), read.type, made.codes,
+                                  made.scales, made.zeros, Value(), Value());
+    quantized = assemble.getResult();
+  }
+  if (read.codes && isReadByNodes(result)) {
+    assemble->setAttr(kRecordAttrName, record);
+    result.replaceAllUsesWith(quantized);
+  } else {
+    auto dequantize = DequantizeOp::create(
+        builder, node.getLoc(), getExpressedType(read.type), quantized);
+    dequantize->setAttr(kRecordAttrName, record);
+    result.replaceAllUsesWith(
+        castTo(builder, dequantize.getResult(), result.getType()));
+  }
+  erase(node);
+}
+
+void ToNibble::convertQuantize(NodeOp node, const QuantizedNode &read) {
+  OpBuilder builder(node);
+  DictionaryAttr record = recordNode(node);
+  Parts made = makeParts(node, read);
+  Value input = castTo(builder, node.getInput(0), getExpressedType(read.type));
+  auto quantize = QuantizeOp::create(builder, node.getLoc(), read.type, input,
+                                     made.scales, made.zeros);
+  quantize->setAttr(kRecordAttrName, record);
+  Value codes = CodesOp::create(builder, node.getLoc(), quantize.getResult());
+  Value result = node.getResult(0);
+  result.replaceAllUsesWith(castTo(builder, codes, result.getType()));
+  ++numActivations;
+  erase(node);
+}
+
+void ToNibble::convertDynamic(NodeOp node, const QuantizedNode &read) {
+  OpBuilder builder(node);
+  Location loc = node.getLoc();
+  Value input = castTo(builder, node.getInput(0), getExpressedType(read.type));
+  auto quantize = QuantizeDynamicOp::create(builder, loc, read.type, input);
+  quantize->setAttr(kRecordAttrName, recordNode(node));
+  Value codes = CodesOp::create(builder, loc, quantize.getResult());
+  node.getResult(0).replaceAllUsesWith(
+      castTo(builder, codes, node.getResult(0).getType()));
+  // ONNX's are scalars, the dialect's have the rank of the tensor.
+  auto replace = [&](unsigned index, Value part) {
+    Value old = node.getResult(index);
+    if (old.use_empty())
+      return;
+    NodeOp squeeze =
+        makeNode(builder, loc, "Squeeze", "", node.getOutputName(index), part,
+                 {}, old.getType());
+    old.replaceAllUsesWith(squeeze.getResult(0));
+  };
+  replace(1, ScalesOp::create(builder, loc, quantize.getResult()));
+  replace(2, ZerosOp::create(builder, loc, quantize.getResult()));
+  for (Operation *user : llvm::make_early_inc_range(quantize->getUsers()))
+    if (user->use_empty())
+      user->erase();
+  ++numActivations;
+  erase(node);
+}
+
+/// The transpose of a weight [N, K] beside it.
+Value ToNibble::getTranspose(NodeOp node, AssembleOp weight, Value original) {
+  Value &transpose = transposes[weight];
+  if (transpose)
+    return transpose;
+  OpBuilder builder(weight->getContext());
+  builder.setInsertionPointAfter(weight);
+  StringRef name;
+  if (auto constant = original.getDefiningOp<ConstantOp>())
+    name = constant.getName();
+  else
+    name = node.getOutputName(0);
+  // Another assembly of the same weight has a transpose of its own.
+  std::string unique = (name + ".transposed").str();
+  if (auto &known = weights[{weight.getCodes(), weight.getScales()}];
+      known.size() > 1)
+    unique += std::to_string(known.size());
+  auto type = weight.getType();
+  SmallVector<int64_t> shape = {type.getDimSize(1), type.getDimSize(0)};
+  Attribute order = NodeAttributeAttr::get(
+      builder.getContext(), builder.getStringAttr("perm"),
+      builder.getDenseI64ArrayAttr({1, 0}));
+  return transpose =
+             makeNode(builder, weight.getLoc(), "Transpose", "", unique,
+                      weight.getResult(), order,
+                      RankedTensorType::get(shape, type.getElementType()))
+                 .getResult(0);
+}
+
+void ToNibble::convertProduct(NodeOp node, const QuantizedNode &read) {
+  AssembleOp weight = getWeight(node, read);
+  Value right = getTranspose(node, weight, node.getInput(read.codesInput));
+  OpBuilder builder(node);
+  Value bias = node.getInput(5);
+  StringRef name = node.getName().value_or("");
+  StringRef output = node.getOutputName(0);
+  Type type = node.getResult(0).getType();
+  NodeOp result = makeNode(builder, node.getLoc(), "MatMul", name,
+                           bias ? (output + ".product").str() : output.str(),
+                           {node.getInput(0), right}, {}, type);
+  if (bias)
+    result = makeNode(builder, node.getLoc(), "Add",
+                      name.empty() ? "" : (name + ".bias").str(), output,
+                      {result.getResult(0), bias}, {}, type);
+  result->setAttr(kRecordAttrName, recordNode(node));
+  node.getResult(0).replaceAllUsesWith(result.getResult(0));
+  erase(node);
+}
+
+void ToNibble::convertGather(NodeOp node, const QuantizedNode &read) {
+  AssembleOp weight = getWeight(node, read);
+  OpBuilder builder(node);
+  SmallVector<Attribute> attributes;
+  if (Attribute axis = node.getAttributeValue("gather_axis"))
+    attributes.push_back(NodeAttributeAttr::get(
+        builder.getContext(), builder.getStringAttr("axis"), axis));
+  NodeOp gather =
+      makeNode(builder, node.getLoc(), "Gather", node.getName().value_or(""),
+               node.getOutputName(0), {weight.getResult(), node.getInput(1)},
+               attributes, node.getResult(0).getType());
+  gather->setAttr(kRecordAttrName, recordNode(node));
+  node.getResult(0).replaceAllUsesWith(gather.getResult(0));
+  erase(node);
+}
+
+//===----------------------------------------------------------------------===//
+// The pass
+//===----------------------------------------------------------------------===//
+
+void ToNibble::keep(NodeOp node, const Twine &why) {
+  ++numKept;
+  node->setAttr(kKeptAttrName, StringAttr::get(&getContext(), why));
+}
+
+/// Nodes that compute on codes.
+static bool isIntegerArithmetic(NodeOp node) {
+  return node.isOnnx("MatMulInteger") || node.isOnnx("ConvInteger") ||
+         node.isOnnx("QLinearMatMul") || node.isOnnx("QLinearConv");
+}
+
+void ToNibble::convert(NodeOp node) {
+  std::optional<NodeKind> kind = getNodeKind(node);
+  if (!kind) {
+    if (isIntegerArithmetic(node))
+      keep(node, "it computes on codes");
+    return;
+  }
+  if (node->getParentOfType<func::FuncOp>()->hasAttr(kFunctionAttrName))
+    return keep(node, "it stands in a local function");
+  Result<QuantizedNode> read = readQuantizedNode(node);
+  if (!read)
+    return keep(node, read.error());
+  switch (*kind) {
+  case NodeKind::DequantizeLinear:
+    return convertDequantize(node, *read);
+  case NodeKind::QuantizeLinear:
+    return convertQuantize(node, *read);
+  case NodeKind::DynamicQuantizeLinear:
+    return convertDynamic(node, *read);
+  case NodeKind::MatMulNBits:
+  case NodeKind::MatMulBnb4:
+    return convertProduct(node, *read);
+  case NodeKind::GatherBlockQuantized:
+    return convertGather(node, *read);
+  }
+}
+
+/// Removes casts and projections that nothing reads any more.
+static void eraseUnused(Operation *root) {
+  bool changed = true;
+  while (changed) {
+    changed = false;
+    root->walk([&](Operation *op) {
+      if (!isa<UnrealizedConversionCastOp, CodesOp>(op) || !op->use_empty())
+        return;
+      op->erase();
+      changed = true;
+    });
+  }
+}
+
+void ToNibble::runOnOperation() {
+  parts.clear();
+  weights.clear();
+  transposes.clear();
+  orphans.clear();
+  SmallVector<NodeOp> nodes;
+  getOperation().walk<WalkOrder::PreOrder>(
+      [&](NodeOp node) { nodes.push_back(node); });
+  for (NodeOp node : nodes)
+    convert(node);
+  for (Operation *orphan : orphans)
+    if (orphan->use_empty())
+      orphan->erase();
+  eraseUnused(getOperation());
+}
