@@ -10,7 +10,6 @@ own quantizers, and from ONNX's backend cases of the quantization ops.
 """
 
 import collections
-import io
 import logging
 import pathlib
 import sys
@@ -95,6 +94,10 @@ def difference(before, after):
 
 def session(model):
     options = onnxruntime.SessionOptions()
+    # ONNX Runtime 1.32 fuses 2-bit Q/DQ wrongly (and not reproducibly) where N is no
+    # multiple of 4.
+    if any(t.data_type in (TensorProto.INT2, TensorProto.UINT2) for t in model.graph.initializer):
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     data = model.SerializeToString()
@@ -314,6 +317,325 @@ def test_nbits(folder):
                     zero = "f32" if zeros == "float" else f"u{bits}"
                     encoding = f"<u{bits}, block = [1, {block}], scale = f32, zero = {zero}>"
                     check_round_trip(name, model, folder, [encoding, 'node "MatMul"('])
+
+
+def check_kept(name, model, folder, reason):
+    """The node stays, with the reason, and the file comes back the same."""
+    check_round_trip(name, model, folder, ["nibble.kept", reason])
+
+
+def test_kept(folder):
+    model = nbits_model(4, 32, "none", 64, 8)
+    indices = numpy_helper.from_array(np.arange(64, dtype=np.int32), "g_idx")
+    model.graph.initializer.append(indices)
+    model.graph.node[0].input.extend(["", "g_idx"])
+    check_kept("g_idx", model, folder, "g_idx")
+    prepacked = nbits_model(4, 32, "none", 64, 8, extra={"weight_prepacked": 1})
+    check_kept("prepacked", prepacked, folder, "weight_prepacked")
+    short = nbits_model(4, 32, "packed", 64, 8)
+    del short.graph.initializer[1:]
+    short.graph.initializer.append(numpy_helper.from_array(np.ones(3, np.float32), "scales"))
+    del short.graph.node[0].input[3:]
+    check_kept("short scales", short, folder, "do not have the shape")
+    model = dequantize_model(TensorProto.INT8, "tensor", True, 8, 4)
+    model.graph.initializer.pop(1)
+    model.graph.input.append(helper.make_tensor_value_info("scale", TensorProto.FLOAT, []))
+    check_kept("computed scale", model, folder, "is computed")
+    model = dequantize_model(TensorProto.FLOAT8E4M3FN, "tensor", False, 8, 4)
+    model.graph.initializer[0].data_type = TensorProto.FLOAT8E4M3FNUZ
+    check_kept("FNUZ", model, folder, "without a storage")
+
+
+def gather_model(bits, storage, zeros, rows, columns, block, head=False):
+    """GatherBlockQuantized of a table, and with `head` a MatMulNBits of the same."""
+    generator = np.random.default_rng([bits, rows, columns])
+    blocks = -(-columns // block)
+    packed = storage == TensorProto.UINT8
+    width = columns * bits // 8 if packed else columns
+    table = packed_codes(generator, bits, rows * columns)
+    scales = scales_of(generator, TensorProto.FLOAT, [rows, blocks])
+    initializers = [
+        raw_tensor("table", storage, [rows, width], table),
+        numpy_helper.from_array(scales, "scales"),
+    ]
+    inputs = ["table", "ids", "scales"]
+    if zeros:
+        row = -(-blocks * bits // 8) if packed else blocks
+        data = (random_bytes(generator, rows * row).tobytes() if packed
+                else packed_codes(generator, bits, rows * blocks))
+        initializers.append(raw_tensor("zeros", storage, [rows, row], data))
+        inputs.append("zeros")
+    attributes = {"block_size": block, "gather_axis": 0, "quantize_axis": 1}
+    if packed:
+        attributes["bits"] = bits
+    nodes = [helper.make_node("GatherBlockQuantized", inputs, ["y"], name="embed",
+                              domain="com.microsoft", **attributes)]
+    outputs = [("y", TensorProto.FLOAT, [3, columns])]
+    if head:
+        weights = ["table", "scales"] + (["zeros"] if zeros else [])
+        nodes.append(helper.make_node("MatMulNBits", ["y", *weights], ["logits"], name="head",
+                                      domain="com.microsoft", K=columns, N=rows, bits=bits,
+                                      block_size=block, accuracy_level=1))
+        outputs = [("logits", TensorProto.FLOAT, [3, rows])]
+    return model_of(nodes, [("ids", TensorProto.INT64, [3])], outputs, initializers)
+
+
+def test_gather(folder):
+    for zeros in (False, True):
+        for rows, columns, block in ((7, 32, 16), (9, 48, 16), (16, 128, 32)):
+            for bits, storage in ((4, TensorProto.UINT8), (8, TensorProto.UINT8),
+                                  (4, TensorProto.UINT4), (4, TensorProto.INT4)):
+                sign = "i" if storage == TensorProto.INT4 else "u"
+                zero = f", zero = {sign}{bits}" if zeros or storage == TensorProto.UINT8 else ""
+                encoding = f"<{sign}{bits}, block = [1, {block}], scale = f32{zero}>"
+                model = gather_model(bits, storage, zeros, rows, columns, block)
+                name = f"GatherBlockQuantized {encoding} {rows}x{columns}"
+                check_round_trip(name, model, folder, [encoding, 'node "Gather"('])
+    # A tied weight is one assembly.
+    model = gather_model(8, TensorProto.UINT8, False, 16, 128, 32, head=True)
+    check_round_trip("tied", model, folder, ['node "Gather"(', 'node "MatMul"('])
+    text, _ = raised_text(model, folder)
+    checks.check(text.count("nibble.assemble") == 1, "tied: not one assembly")
+
+
+def bnb4_model(kind, k, n, block):
+    generator = np.random.default_rng([kind, k, n])
+    absmax = scales_of(generator, TensorProto.FLOAT, [-(-k * n // block)])
+    codes = random_bytes(generator, (k * n + 1) // 2).tobytes()
+    initializers = [raw_tensor("weight", TensorProto.UINT8, [(k * n + 1) // 2, 1], codes),
+                    numpy_helper.from_array(absmax, "absmax")]
+    node = helper.make_node("MatMulBnb4", ["x", "weight", "absmax"], ["y"], K=k, N=n,
+                            block_size=block, quant_type=kind, domain="com.microsoft")
+    return model_of([node], [("x", TensorProto.FLOAT, [2, k])], [("y", TensorProto.FLOAT, [2, n])],
+                    initializers)
+
+
+def test_bnb4(folder):
+    for kind, book in enumerate(("fp4", "nf4")):
+        for k, n, block in ((64, 4, 16), (96, 5, 32), (67, 5, 16), (33, 3, 64)):
+            blocks = f"[1, {block}]" if k % block == 0 else f"flat [{block}]"
+            check_round_trip(f"MatMulBnb4 {book} {k}x{n}", bnb4_model(kind, k, n, block), folder,
+                             [f"<{book}, block = {blocks}, scale = f32>"])
+
+
+# --------------------------------------------------------------------------------------
+# ONNX Runtime's own quantizers
+# --------------------------------------------------------------------------------------
+
+
+def float_model():
+    """A small network: two convolutions and two linear layers."""
+    generator = np.random.default_rng(11)
+
+    def constant(name, *shape):
+        values = generator.standard_normal(shape).astype(np.float32) * 0.2
+        return numpy_helper.from_array(values, name)
+
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["c1"], name="conv1", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c1"], ["r1"], name="relu1"),
+        helper.make_node("MaxPool", ["r1"], ["p1"], name="pool", kernel_shape=[2, 2],
+                         strides=[2, 2]),
+        helper.make_node("Conv", ["p1", "w2", "b2"], ["c2"], name="conv2"),
+        helper.make_node("Relu", ["c2"], ["r2"], name="relu2"),
+        helper.make_node("Flatten", ["r2"], ["f"], name="flatten"),
+        helper.make_node("Gemm", ["f", "w3", "b3"], ["g"], name="fc1", transB=1),
+        helper.make_node("Relu", ["g"], ["r3"], name="relu3"),
+        helper.make_node("MatMul", ["r3", "w4"], ["m"], name="fc2"),
+        helper.make_node("Add", ["m", "b4"], ["y"], name="fc2_bias"),
+    ]
+    initializers = [
+        constant("w1", 8, 3, 3, 3), constant("b1", 8), constant("w2", 6, 8, 3, 3),
+        constant("b2", 6), constant("w3", 32, 24), constant("b3", 32), constant("w4", 32, 10),
+        constant("b4", 10),
+    ]
+    model = model_of(nodes, [("x", TensorProto.FLOAT, ["batch", 3, 8, 8])],
+                     [("y", TensorProto.FLOAT, ["batch", 10])], initializers)
+    model.ir_version = 10
+    return onnx.shape_inference.infer_shapes(model)
+
+
+class Calibration:
+    def __init__(self):
+        generator = np.random.default_rng(12)
+        self.data = [{"x": generator.standard_normal((2, 3, 8, 8)).astype(np.float32)}
+                     for _ in range(3)]
+
+    def get_next(self):
+        return self.data.pop() if self.data else None
+
+
+def test_runtime_quantizers(folder):
+    from onnxruntime import quantization
+    from onnxruntime.quantization import QuantFormat, QuantType
+    from onnxruntime.quantization.matmul_bnb4_quantizer import MatMulBnb4Quantizer
+
+    source, target = folder / "float.onnx", folder / "quantized.onnx"
+    onnx.save(float_model(), source)
+
+    def check(name, raises):
+        check_round_trip(name, onnx.load(target), folder, raises)
+
+    for per_channel in (False, True):
+        quantization.quantize_dynamic(source, target, per_channel=per_channel)
+        check(f"quantize_dynamic {per_channel}", ["nibble.quantize_dynamic"])
+        for quantizer_format in (QuantFormat.QDQ, QuantFormat.QOperator):
+            for activation, weight in ((QuantType.QUInt8, QuantType.QInt8),
+                                       (QuantType.QInt8, QuantType.QInt8),
+                                       (QuantType.QUInt16, QuantType.QInt16)):
+                is_qdq = quantizer_format == QuantFormat.QDQ
+                if not is_qdq and activation == QuantType.QUInt16:
+                    continue
+                quantization.quantize_static(
+                    source, target, Calibration(), quant_format=quantizer_format,
+                    per_channel=per_channel, activation_type=activation, weight_type=weight)
+                raises = ["nibble.quantize "]
+                raises += ["nibble.assemble", "nibble.dequantize"] if is_qdq else ["nibble.kept"]
+                check(f"quantize_static {quantizer_format} {activation} {per_channel}", raises)
+    for kind in (0, 1):
+        quantizer = MatMulBnb4Quantizer(onnx.load(source), kind, 16)
+        quantizer.process()
+        quantizer.model.save_model_to_file(str(target))
+        check(f"MatMulBnb4Quantizer {kind}", [("fp4", "nf4")[kind]])
+
+
+def test_runtime_block_quantizer(folder):
+    try:
+        from onnxruntime.quantization.matmul_nbits_quantizer import (
+            DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer)
+    except ImportError as error:
+        print(f"not checked: ONNX Runtime's MatMulNBitsQuantizer: {error}")
+        return
+    from onnxruntime.quantization import QuantFormat
+
+    source, target = folder / "float.onnx", folder / "quantized.onnx"
+    onnx.save(float_model(), source)
+    for quantizer_format in (QuantFormat.QDQ, QuantFormat.QOperator):
+        for symmetric in (False, True):
+            for bits in (4, 8):
+                config = DefaultWeightOnlyQuantConfig(
+                    block_size=16, is_symmetric=symmetric, accuracy_level=1, bits=bits,
+                    quant_format=quantizer_format)
+                name = f"MatMulNBitsQuantizer {quantizer_format} {symmetric} {bits}"
+                try:
+                    quantizer = MatMulNBitsQuantizer(onnx.load(source), algo_config=config)
+                    quantizer.process()
+                except Exception as error:  # not every pair is there in every version
+                    print(f"{name}: not quantized: {error}")
+                    continue
+                quantizer.model.save_model_to_file(str(target))
+                check_round_trip(name, onnx.load(target), folder, [f"{bits}, block = ["])
+
+
+# --------------------------------------------------------------------------------------
+# ONNX's backend cases
+# --------------------------------------------------------------------------------------
+
+CASES = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger",
+         "ConvInteger", "QLinearMatMul", "QLinearConv")
+
+
+def with_constants(case, kept_inputs):
+    """The case with its inputs as initializers, but for the first `kept_inputs`."""
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    values = case.data_sets[0][0]
+    inputs = list(model.graph.input)
+    for value, data in list(zip(inputs, values))[kept_inputs:]:
+        tensor = data if isinstance(data, TensorProto) else numpy_helper.from_array(data)
+        tensor = onnx.TensorProto.FromString(tensor.SerializeToString())
+        tensor.name = value.name
+        model.graph.initializer.append(tensor)
+        model.graph.input.remove(value)
+    return model
+
+
+def test_backend_cases(folder):
+    from onnx.backend.test.loader import load_model_tests  # noqa: F401
+    from onnx.backend.test.case.node import collect_testcases
+
+    held = collections.Counter()
+    for case in collect_testcases(None):
+        model = case.model
+        kinds = {node.op_type for node in model.graph.node}
+        if model.graph.node and not kinds & set(CASES):
+            continue
+        for kept in range(3):
+            variant = model if kept == 2 else with_constants(case, kept)
+            text, complaint = raised_text(variant, folder)
+            if not checks.check(text is not None, f"{case.name}: {complaint}"):
+                continue
+            held[f"{'kept' if 'nibble.kept' in text else 'read'} with {kept} inputs"] += 1
+            check_round_trip(f"{case.name}, {kept} inputs", variant, folder)
+    print(dict(sorted(held.items())))
+    checks.check(held["read with 1 inputs"] > 20, f"too few backend cases are read: {held}")
+
+
+# --------------------------------------------------------------------------------------
+# Between formats
+# --------------------------------------------------------------------------------------
+
+
+def weight_numbers(model):
+    """(codes [N, K], scales, zero points) of the only weight, by the specifications."""
+    stored = {t.name: t for t in model.graph.initializer}
+    for node in model.graph.node:
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        if node.op_type == "MatMulNBits":
+            bits, k, n = attributes["bits"], attributes["K"], attributes["N"]
+            blocks = -(-k // attributes["block_size"])
+
+            def unpack(name, count):
+                data = np.frombuffer(stored[name].raw_data, np.uint8).reshape(n, -1, 1)
+                shifts = np.arange(0, 8, bits, dtype=np.uint8)
+                return ((data >> shifts) & (2**bits - 1)).reshape(n, -1)[:, :count]
+
+            scales = numpy_helper.to_array(stored[node.input[2]]).reshape(n, -1)
+            zeros = (unpack(node.input[3], blocks) if len(node.input) > 3 and node.input[3]
+                     else np.full((n, blocks), 2 ** (bits - 1)))
+            return unpack(node.input[1], k), scales, zeros
+        if node.op_type == "DequantizeLinear":
+            parts = [numpy_helper.to_array(stored[name]) for name in node.input]
+            axis = attributes["axis"]
+            parts = [part if axis == 1 else part.T for part in parts]
+            n = len(parts[0])
+            return [part.astype(np.float32).reshape(n, -1) for part in parts]
+    return None
+
+
+def test_between_formats(folder):
+    for bits in (2, 4, 8):
+        for zeros in ("none", "packed"):
+            for k, n, block in ((128, 8, 32), (67, 5, 16), (33, 4, 32)):
+                name = f"{bits} bits, zeros {zeros}, {k}x{n} in blocks of {block}"
+                model = nbits_model(bits, block, zeros, k, n, True, extra={"accuracy_level": 1})
+                qdq, complaint = convert(model, folder, IN, f"{OUT}=format=qdq")
+                if not checks.check(qdq is not None, f"{name}: {complaint}"):
+                    continue
+                kinds = [node.op_type for node in qdq.graph.node]
+                checks.check("MatMulNBits" not in kinds, f"{name}: to qdq gives {kinds}")
+                onnx.checker.check_model(qdq)
+                back, complaint = convert(
+                    qdq, folder, IN, f"{OUT}=format=matmulnbits", form="mlirbc")
+                if not checks.check(back is not None, f"{name}: {complaint}"):
+                    continue
+                kinds = [node.op_type for node in back.graph.node]
+                checks.check("MatMulNBits" in kinds, f"{name}: back gives {kinds}")
+                numbers = [weight_numbers(m) for m in (model, qdq, back)]
+                for part, *values in zip(("codes", "scales", "zeros"), *numbers):
+                    for value in values[1:]:
+                        same = np.array_equal(values[0].astype(np.float32),
+                                              value.astype(np.float32))
+                        checks.check(same, f"{name}: {part} changed")
+                check_product(name, model, back)
+
+
+def check_product(name, model, other):
+    feeds = feeds_of(model)
+    expected = session(model).run(None, feeds)[0]
+    found = session(other).run(None, feeds)[0]
+    error = np.abs(expected - found).max() / np.abs(expected).max()
+    checks.check(error <= 1e-6, f"{name}: outputs differ by {error:.2g}")
 
 
 def main():
