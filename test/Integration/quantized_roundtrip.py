@@ -151,6 +151,11 @@ def check_round_trip(name, model, folder, raises=None, form="mlir"):
     problem = difference(model, after)
     checks.check(not problem, f"{name}: {problem}")
     check_outputs(name, model, after)
+    # What passes between do to ops that they do not know must not matter.
+    after, complaint = convert(model, folder, IN, "--canonicalize", "--cse", OUT, form="mlirbc")
+    if checks.check(after is not None, f"{name}, canonicalized: {complaint}"):
+        problem = difference(model, after)
+        checks.check(not problem, f"{name}, canonicalized: {problem}")
 
 
 # --------------------------------------------------------------------------------------
@@ -517,12 +522,10 @@ def test_runtime_block_quantizer(folder):
                     block_size=16, is_symmetric=symmetric, accuracy_level=1, bits=bits,
                     quant_format=quantizer_format)
                 name = f"MatMulNBitsQuantizer {quantizer_format} {symmetric} {bits}"
-                try:
-                    quantizer = MatMulNBitsQuantizer(onnx.load(source), algo_config=config)
-                    quantizer.process()
-                except Exception as error:  # not every pair is there in every version
-                    print(f"{name}: not quantized: {error}")
-                    continue
+                if bits == 8 and quantizer_format == QuantFormat.QDQ:
+                    continue  # ONNX Runtime has no such pair
+                quantizer = MatMulNBitsQuantizer(onnx.load(source), algo_config=config)
+                quantizer.process()
                 quantizer.model.save_model_to_file(str(target))
                 check_round_trip(name, onnx.load(target), folder, [f"{bits}, block = ["])
 
