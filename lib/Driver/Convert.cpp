@@ -7,6 +7,7 @@
 #include "Session.h"
 #include "nibble/Conversion/NibbleToOnnx.h"
 #include "nibble/Driver/Driver.h"
+#include "nibble/Pipelines/Pipelines.h"
 #include "nibble/Tools/ModelFile.h"
 
 #include "mlir/Pass/PassManager.h"
@@ -21,7 +22,10 @@ int nibble::convert(const ConvertCommand &command) {
   if (!module)
     return ExitFailure;
   if (isOnnxFile(command.output)) {
+    // An explicit format rewrites quantized ops; auto leaves them as they are.
     PassManager passes(&session.getContext(), ModuleOp::getOperationName());
+    if (command.format != "auto")
+      buildRaisePipeline(passes);
     ConvertNibbleToOnnxOptions options;
     options.format = command.format;
     passes.addPass(createConvertNibbleToOnnx(options));

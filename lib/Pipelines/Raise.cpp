@@ -6,4 +6,8 @@
 
 #include "nibble/Pipelines/Pipelines.h"
 
-void nibble::buildRaisePipeline(mlir::OpPassManager &passes) {}
+#include "nibble/Conversion/OnnxToNibble.h"
+
+void nibble::buildRaisePipeline(mlir::OpPassManager &passes) {
+  passes.addPass(createConvertOnnxToNibble());
+}
