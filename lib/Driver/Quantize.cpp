@@ -224,9 +224,14 @@ void Quantizer::printJSON(StringRef status) {
 int Quantizer::reportNothing() {
   llvm::errs() << "warning: nothing was quantized, and '" << command.output
                << "' was not written: ";
-  if (plan.kept.empty()) {
-    llvm::errs() << "the model has no MatMul or Gemm with a constant weight"
-                 << "\n";
+  bool quantized = llvm::any_of(weightsBefore.weights, [](auto &weight) {
+    return StringRef(weight.storage).contains("(");
+  });
+  if (quantized) {
+    llvm::errs() << "its weights are quantized already (nibble inspect shows "
+                    "how; nibble convert changes their format)\n";
+  } else if (plan.kept.empty()) {
+    llvm::errs() << "the model has no MatMul or Gemm with a constant weight\n";
   } else {
     llvm::errs() << "\n";
     for (const KeptNode &kept : plan.kept)
