@@ -11,6 +11,9 @@
 #include "nibble/Tools/ModelFile.h"
 
 #include "mlir/Pass/PassManager.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/JSON.h"
 
 using namespace mlir;
 using namespace nibble;
@@ -34,6 +37,16 @@ int nibble::convert(const ConvertCommand &command) {
   }
   ExportOptions options;
   options.externalData = command.externalData;
-  return failed(saveModel(*module, command.output, options)) ? ExitFailure
-                                                             : ExitSuccess;
+  if (failed(saveModel(*module, command.output, options)))
+    return ExitFailure;
+  if (command.json) {
+    llvm::json::Object object{{"input", command.input},
+                              {"output", command.output}};
+    uint64_t bytes = 0;
+    if (!llvm::sys::fs::file_size(command.output, bytes))
+      object["output_bytes"] = bytes;
+    llvm::outs() << llvm::formatv("{0:2}", llvm::json::Value(std::move(object)))
+                 << "\n";
+  }
+  return ExitSuccess;
 }

@@ -42,14 +42,23 @@ static void addChoice(CLI::App *verb, const std::string &name, T &value,
       ->check(CLI::IsMember(names));
 }
 
+/// "model.onnx" becomes "model.quantized.onnx".
+static std::string getDefaultOutput(std::string input) {
+  const std::string suffix = ".onnx";
+  if (input.size() > suffix.size() &&
+      input.compare(input.size() - suffix.size(), suffix.size(), suffix) == 0)
+    input.resize(input.size() - suffix.size());
+  return input + ".quantized.onnx";
+}
+
 static void addQuantize(CLI::App &app, int &exitCode) {
   auto command = std::make_shared<QuantizeCommand>();
   CLI::App *verb =
       app.add_subcommand("quantize", "Store a model's weights in fewer bits");
   verb->add_option("model", command->input, "The ONNX model to quantize")
       ->required();
-  verb->add_option("-o,--output", command->output, "The file to write")
-      ->required();
+  verb->add_option("-o,--output", command->output,
+                   "The file to write (default: MODEL.quantized.onnx)");
   verb->add_option(
           "--scheme", command->scheme,
           "How MatMul and Gemm weights are stored: w<bits> or nf4, fp4; "
@@ -103,7 +112,11 @@ static void addQuantize(CLI::App &app, int &exitCode) {
       "  $ nibble quantize m.onnx -o q.onnx --scheme w8c --keep '*head*'\n"
       "  $ nibble quantize m.onnx -o q.onnx --dry-run\n"
       "\nExit codes: 0 done, 1 error, 2 usage, 3 nothing to quantize.");
-  verb->callback([command, &exitCode] { exitCode = quantize(*command); });
+  verb->callback([command, &exitCode] {
+    if (command->output.empty())
+      command->output = getDefaultOutput(command->input);
+    exitCode = quantize(*command);
+  });
 }
 
 static void addInspect(CLI::App &app, int &exitCode) {
@@ -154,6 +167,7 @@ static void addConvert(CLI::App &app, int &exitCode) {
   addChoice(verb, "--external-data", command->externalData,
             getExternalDataNames(),
             "Where the weights of an ONNX model go (default: auto)");
+  verb->add_flag("--json", command->json, "Print the result as JSON");
   verb->footer("Examples:\n"
                "  $ nibble convert m.onnx -o m.mlir\n"
                "  $ nibble convert m.onnx -o big.onnx --external-data always");

@@ -75,6 +75,7 @@ struct ConvertCommand {
   std::string input, output;
   std::string format = "auto";
   ExternalData externalData = ExternalData::Auto;
+  bool json = false;
 };
 
 /// Writes a model in another container (ONNX, MLIR text or bytecode) or with
