@@ -57,6 +57,7 @@ void nibble::buildReferenceLoopPipeline(OpPassManager &passes) {
   passes.addPass(createCanonicalizerPass());
   passes.addPass(createCSEPass());
   // {func, math, scf, memref, arith}
+  passes.addPass(createOutlineLoops());
   passes.addPass(memref::createExpandStridedMetadataPass());
   passes.addPass(createLowerAffinePass());
   passes.addPass(createSCFToControlFlowPass());

@@ -136,4 +136,24 @@ def LowerCopies : Pass<"nibble-lower-copies"> {
   let statistics = [Statistic<"numCopies", "copies", "Number of copies lowered">];
 }
 
+def OutlineLoops : Pass<"nibble-outline-loops", "::mlir::ModuleOp"> {
+  let summary = "Each loop nest becomes a function of its own";
+  let description = [{
+    LLVM takes more than linear time for one function with the loops of a whole
+    model. So every outermost loop of `main` without results moves into a private
+    function that is not inlined; what it reads from outside are the arguments,
+    constants go with it.
+
+    ```mlir
+    scf.for %i = %c0 to %n step %c1 { memref.store %x, %m[%i] : memref<?xf32> }
+    ```
+    ⇒
+    ```mlir
+    call @main_loop_0(%n, %x, %m) : (index, f32, memref<?xf32>) -> ()
+    ```
+  }];
+  let dependentDialects = ["::mlir::func::FuncDialect"];
+  let statistics = [Statistic<"numLoops", "loops", "Number of loops outlined">];
+}
+
 #endif // NIBBLE_CONVERSION_PASSES_TD
