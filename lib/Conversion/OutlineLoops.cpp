@@ -11,6 +11,7 @@
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/IR/SymbolTable.h"
 #include "mlir/Transforms/RegionUtils.h"
+#include "llvm/ADT/StringMap.h"
 
 namespace nibble {
 #define GEN_PASS_DEF_OUTLINELOOPS
@@ -32,20 +33,17 @@ static bool isCheapConstant(Value value) {
                 isa<memref::GetGlobalOp>(op));
 }
 
-/// Moves `loop` into a new function and calls it instead.
-static void outline(scf::ForOp loop, SymbolTable &symbols) {
-  SmallVector<Value> arguments, constants;
-  for (Value value : getCaptures(loop))
-    (isCheapConstant(value) ? constants : arguments).push_back(value);
+/// A function of what `loop` does, which moves into it: of its captures, those
+/// in `arguments`; copies of `constants` are inside.
+static func::FuncOp moveIntoFunction(scf::ForOp loop, ArrayRef<Value> arguments,
+                                     ArrayRef<Value> constants) {
   Location loc = loop.getLoc();
-  OpBuilder builder(loop);
-  auto type = builder.getFunctionType(TypeRange(arguments), TypeRange());
+  OpBuilder builder(loop.getContext());
+  auto type =
+      builder.getFunctionType(ValueRange(arguments).getTypes(), TypeRange());
   auto function = func::FuncOp::create(loc, "main_loop", type);
   function.setPrivate();
   function->setAttr("passthrough", builder.getStrArrayAttr({"noinline"}));
-  symbols.insert(function);
-  func::CallOp::create(builder, loc, function, arguments);
-
   Block *body = function.addEntryBlock();
   builder.setInsertionPointToStart(body);
   IRMapping mapping;
@@ -59,6 +57,7 @@ static void outline(scf::ForOp loop, SymbolTable &symbols) {
     for (OpOperand &operand : op->getOpOperands())
       operand.set(mapping.lookupOrDefault(operand.get()));
   });
+  return function;
 }
 
 namespace {
@@ -73,8 +72,26 @@ struct OutlineLoops : nibble::impl::OutlineLoopsBase<OutlineLoops> {
         if (loop->getNumResults() == 0)
           loops.push_back(loop);
     SymbolTable symbols(getOperation());
+    // By their text, in which they all have the same name.
+    llvm::StringMap<func::FuncOp> functions;
     for (scf::ForOp loop : loops) {
-      outline(loop, symbols);
+      SmallVector<Value> arguments, constants;
+      for (Value value : getCaptures(loop))
+        (isCheapConstant(value) ? constants : arguments).push_back(value);
+      OpBuilder builder(loop->getNextNode());
+      Location loc = loop.getLoc();
+      func::FuncOp function = moveIntoFunction(loop, arguments, constants);
+      std::string text;
+      llvm::raw_string_ostream os(text);
+      function->print(os, OpPrintingFlags().useLocalScope());
+      auto [known, isNew] = functions.try_emplace(text, function);
+      if (isNew) {
+        symbols.insert(function);
+        ++numFunctions;
+      } else {
+        function->erase();
+      }
+      func::CallOp::create(builder, loc, known->second, arguments);
       ++numLoops;
     }
   }

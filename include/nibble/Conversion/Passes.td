@@ -142,7 +142,8 @@ def OutlineLoops : Pass<"nibble-outline-loops", "::mlir::ModuleOp"> {
     LLVM takes more than linear time for one function with the loops of a whole
     model. So every outermost loop of `main` without results moves into a private
     function that is not inlined; what it reads from outside are the arguments,
-    constants go with it.
+    constants go with it. Loops that do the same share one function, as the layers
+    of a model do.
 
     ```mlir
     scf.for %i = %c0 to %n step %c1 { memref.store %x, %m[%i] : memref<?xf32> }
@@ -153,7 +154,10 @@ def OutlineLoops : Pass<"nibble-outline-loops", "::mlir::ModuleOp"> {
     ```
   }];
   let dependentDialects = ["::mlir::func::FuncDialect"];
-  let statistics = [Statistic<"numLoops", "loops", "Number of loops outlined">];
+  let statistics = [
+    Statistic<"numLoops", "loops", "Number of loops outlined">,
+    Statistic<"numFunctions", "functions", "Number of functions made of them">
+  ];
 }
 
 #endif // NIBBLE_CONVERSION_PASSES_TD
