@@ -28,7 +28,7 @@ func.func @damaged(%x: tensor<2x2x2xf32>) -> !onnx.unknown {
   %scale = onnx.constant "scale2" : tensor<1x1x1xf32> = dense<1.0>
   %w = nibble.assemble %codes scales(%scale) {nibble.onnx = {inputs = 7 : i64, op_type = "DequantizeLinear", outputs = [1], types = []}}
       : tensor<2x2x2xf32, #nibble.quantized<i8, block = [*, *, *], scale = f32>>
-  %y = onnx.node "MatMul"(%x, %w) outputs ["y"] {nibble.onnx = {op_type = "MatMulNBits"}}
+  %y = onnx.node "MatMul"(%x, %w) outputs ["y"] {} {nibble.onnx = {op_type = "MatMulNBits"}}
       : (tensor<2x2x2xf32>, tensor<2x2x2xf32, #nibble.quantized<i8, block = [*, *, *], scale = f32>>) -> !onnx.unknown
   return %y : !onnx.unknown
 }

@@ -38,9 +38,10 @@ static ParseResult parseNodeAttributes(OpAsmParser &parser,
   return success();
 }
 
-static void printNodeAttributes(OpAsmPrinter &printer, NodeOp,
+static void printNodeAttributes(OpAsmPrinter &printer, NodeOp node,
                                 ArrayAttr attributes) {
-  if (attributes.empty())
+  // Empty braces tell the discardable attributes that follow from the node's.
+  if (attributes.empty() && node->getDiscardableAttrs().empty())
     return;
   printer << "{";
   llvm::interleaveComma(attributes.getAsRange<NodeAttributeAttr>(), printer,
