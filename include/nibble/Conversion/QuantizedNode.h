@@ -36,6 +36,8 @@ enum class NodeKind {
   MatMulNBits,
   GatherBlockQuantized,
   MatMulBnb4,
+  QLinearMatMul,
+  QLinearConv,
 };
 
 /// The kind of a node that holds or makes a quantized tensor, else
@@ -44,7 +46,7 @@ std::optional<NodeKind> getNodeKind(onnx::NodeOp node);
 
 /// The quantized tensor of a node.
 struct QuantizedNode {
-  NodeKind kind;
+  NodeKind kind = NodeKind::DequantizeLinear;
   /// Its type. A weight of MatMulNBits and MatMulBnb4 is [N, K].
   mlir::RankedTensorType type;
   /// The values of its parts, with the types that nibble.assemble wants. They
@@ -57,6 +59,9 @@ struct QuantizedNode {
   /// that leaves them out come from no input.
   unsigned codesInput = 0, scalesInput = 1;
   std::optional<unsigned> zerosInput;
+  /// For QLinearMatMul and QLinearConv, whose own tensor is the result: the
+  /// factors, and the bias if there is one. Its scales come from no input.
+  std::vector<QuantizedNode> operands;
 };
 
 /// Reads a node that getNodeKind knows. The failure says why the nibble dialect

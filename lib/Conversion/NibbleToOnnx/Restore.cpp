@@ -50,10 +50,9 @@ static bool isReadByNodes(Value value) {
 // Nodes from records
 //===----------------------------------------------------------------------===//
 
-bool Restorer::saysTheSame(NodeOp node, RankedTensorType type, Value codes,
-                           Value scales, Value zeros) {
-  Result<QuantizedNode> read = readQuantizedNode(node);
-  if (!read || read->type != type)
+static bool saysTheSame(const QuantizedNode &read, RankedTensorType type,
+                        Value codes, Value scales, Value zeros) {
+  if (read.type != type)
     return false;
   auto same = [](TypedAttr part, Value value) {
     if (!part || !value)
@@ -62,8 +61,14 @@ bool Restorer::saysTheSame(NodeOp node, RankedTensorType type, Value codes,
   };
   // Codes that are computed are an input of the node, or its result.
   bool constantCodes = codes && getConstantValue(codes);
-  return (constantCodes ? same(read->codes, codes) : !read->codes) &&
-         same(read->scales, scales) && same(read->zeros, zeros);
+  return (constantCodes ? same(read.codes, codes) : !read.codes) &&
+         same(read.scales, scales) && same(read.zeros, zeros);
+}
+
+bool Restorer::saysTheSame(NodeOp node, RankedTensorType type, Value codes,
+                           Value scales, Value zeros) {
+  Result<QuantizedNode> read = readQuantizedNode(node);
+  return read && ::saysTheSame(*read, type, codes, scales, zeros);
 }
 
 NodeOp Restorer::rebuild(Operation *op, ArrayRef<Value> inputs, Value codes,
@@ -109,18 +114,18 @@ bool Restorer::restoreAssemble(AssembleOp op) {
   return true;
 }
 
+Restorer::Parts Restorer::getParts(Value quantized) const {
+  if (auto assemble = quantized.getDefiningOp<AssembleOp>())
+    return {assemble.getCodes(), assemble.getScales(), assemble.getZeros()};
+  if (auto quantize = quantized.getDefiningOp<QuantizeOp>())
+    return {quantizedCodes.lookup(quantized), quantize.getScales(),
+            quantize.getZeros()};
+  return {};
+}
+
 bool Restorer::restoreDequantize(DequantizeOp op) {
   Value quantized = op.getInput();
-  Value codes, scales, zeros;
-  if (auto assemble = quantized.getDefiningOp<AssembleOp>()) {
-    codes = assemble.getCodes();
-    scales = assemble.getScales();
-    zeros = assemble.getZeros();
-  } else if (auto quantize = quantized.getDefiningOp<QuantizeOp>()) {
-    codes = quantizedCodes.lookup(quantized);
-    scales = quantize.getScales();
-    zeros = quantize.getZeros();
-  }
+  auto [codes, scales, zeros] = getParts(quantized);
   if (!codes)
     return false;
   OpBuilder builder(op);
@@ -152,7 +157,59 @@ void Restorer::replaceCodes(Value quantized, Value codes) {
   }
 }
 
+/// A product of quantized tensors whose result is quantized.
+bool Restorer::restoreQLinear(QuantizeOp op) {
+  auto product = op.getInput().getDefiningOp<NodeOp>();
+  if (!product || product.getNumResults() != 1 ||
+      product.getInputs().size() < 2 || product.getInputs().size() > 3)
+    return false;
+  // Codes, scale and zero point of both factors, those of the result, the bias.
+  SmallVector<Value> inputs(9), anchors(9);
+  SmallVector<Parts> operands;
+  OpBuilder builder(op);
+  for (auto [index, input] : llvm::enumerate(product.getInputs())) {
+    Parts parts = getParts(input);
+    if (!parts.codes)
+      return false;
+    operands.push_back(parts);
+    unsigned first = index == 2 ? 8 : index * 3;
+    inputs[first] =
+        castTo(builder, parts.codes,
+               getCodesType(cast<RankedTensorType>(input.getType())));
+    anchors[first] = parts.codes;
+    if (index < 2) {
+      anchors[first + 1] = parts.scales;
+      anchors[first + 2] = parts.zeros;
+    }
+  }
+  anchors[6] = op.getScales();
+  anchors[7] = op.getZeros();
+  NodeOp node = rebuildNode(getRecord(op), op, inputs, anchors, constants);
+  if (!node)
+    return false;
+  Result<QuantizedNode> read = readQuantizedNode(node);
+  bool same =
+      read && read->operands.size() == operands.size() &&
+      product.isOnnx(node.isOnnx("QLinearConv") ? "Conv" : "MatMul") &&
+      node.getNodeAttributes() == product.getNodeAttributes() &&
+      ::saysTheSame(*read, op.getType(), {}, op.getScales(), op.getZeros());
+  for (unsigned i = 0; same && i < operands.size(); ++i)
+    same =
+        ::saysTheSame(read->operands[i],
+                      cast<RankedTensorType>(product.getInputs()[i].getType()),
+                      operands[i].codes, operands[i].scales, operands[i].zeros);
+  if (!same)
+    return discard(node), false;
+  replaceCodes(op.getResult(), node.getResult(0));
+  for (Value input : product.getInputs())
+    candidates.push_back(input.getDefiningOp());
+  candidates.append({product, op});
+  return true;
+}
+
 bool Restorer::restoreQuantize(QuantizeOp op) {
+  if (getRecordedOpType(getRecord(op)) != "QuantizeLinear")
+    return restoreQLinear(op);
   NodeOp node = rebuild(op, {op.getInput()}, {}, op.getScales(), op.getZeros());
   if (!node)
     return false;

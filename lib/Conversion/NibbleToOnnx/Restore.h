@@ -33,7 +33,15 @@ public:
   void cleanUp();
 
 private:
+  struct Parts {
+    mlir::Value codes, scales, zeros;
+  };
+
   bool restoreNode(mlir::Operation *op);
+  bool restoreQLinear(QuantizeOp op);
+  /// The parts of a tensor that was assembled or quantized; no codes if
+  /// neither.
+  Parts getParts(mlir::Value quantized) const;
   bool restoreAssemble(AssembleOp op);
   bool restoreDequantize(DequantizeOp op);
   bool restoreQuantize(QuantizeOp op);

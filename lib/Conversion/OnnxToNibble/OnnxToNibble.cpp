@@ -46,6 +46,8 @@ private:
   void convertDynamic(NodeOp node, const QuantizedNode &read);
   void convertProduct(NodeOp node, const QuantizedNode &read);
   void convertGather(NodeOp node, const QuantizedNode &read);
+  void convertQLinear(NodeOp node, const QuantizedNode &read);
+  Value getOperand(NodeOp node, const QuantizedNode &read);
   /// Erases a node that has been replaced, and its constants that only it read.
   void erase(NodeOp node);
 
@@ -117,7 +119,9 @@ ToNibble::Parts ToNibble::makeParts(NodeOp node, const QuantizedNode &read) {
   if (read.codes)
     result.codes = makePart(codes, read.codes, "");
   if (read.scales)
-    result.scales = makePart(node.getInput(read.scalesInput), read.scales, "");
+    result.scales = makePart(
+        node.getInput(read.scalesInput), read.scales,
+        read.scalesInput == read.codesInput && read.codes ? ".scales" : "");
   if (read.zerosInput)
     result.zeros = makePart(node.getInput(*read.zerosInput), read.zeros, "");
   else if (read.zeros)
@@ -163,34 +167,34 @@ static bool isReadByNodes(Value value) {
          });
 }
 
-void ToNibble::convertDequantize(NodeOp node, const QuantizedNode &read) {
+/// The quantized tensor that is an operand of `node`: an assembly of its own,
+/// or what nibble.quantize made with the same parameters.
+Value ToNibble::getOperand(NodeOp node, const QuantizedNode &read) {
   OpBuilder builder(node);
-  DictionaryAttr record = recordNode(node);
   Parts made = makeParts(node, read);
-  Value result = node.getResult(0);
-  Value quantized;
   if (!read.codes) {
-    Value codes = castTo(builder, node.getInput(0), getCodesType(read.type));
-    // What nibble.quantize made with the same parameters is that tensor.
-    if (auto projection = codes.getDefiningOp<CodesOp>())
+    made.codes = castTo(builder, node.getInput(read.codesInput),
+                        getCodesType(read.type));
+    if (auto projection = made.codes.getDefiningOp<CodesOp>())
       if (auto quantize = projection.getInput().getDefiningOp<QuantizeOp>())
         if (quantize.getType() == read.type &&
             quantize.getScales() == made.scales &&
             quantize.getZeros() == made.zeros)
-          quantized = quantize.getResult();
-    made.codes = codes;
-    ++numActivations;
-  } else {
-    ++numWeights;
+          return quantize.getResult();
   }
-  AssembleOp assemble;
-  if (!quantized) {
-    assemble = AssembleOp::create(builder, node.getLoc(), read.type, made.codes,
-                                  made.scales, made.zeros, Value(), Value());
-    quantized = assemble.getResult();
-  }
+  return AssembleOp::create(builder, node.getLoc(), read.type, made.codes,
+                            made.scales, made.zeros, Value(), Value())
+      .getResult();
+}
+
+void ToNibble::convertDequantize(NodeOp node, const QuantizedNode &read) {
+  OpBuilder builder(node);
+  DictionaryAttr record = recordNode(node);
+  Value result = node.getResult(0);
+  Value quantized = getOperand(node, read);
+  ++(read.codes ? numWeights : numActivations);
   if (read.codes && isReadByNodes(result)) {
-    assemble->setAttr(kRecordAttrName, record);
+    quantized.getDefiningOp()->setAttr(kRecordAttrName, record);
     result.replaceAllUsesWith(quantized);
   } else {
     auto dequantize = DequantizeOp::create(
@@ -310,6 +314,34 @@ void ToNibble::convertGather(NodeOp node, const QuantizedNode &read) {
   erase(node);
 }
 
+/// The product of what the codes stand for, quantized: what the op computes
+/// with integers.
+void ToNibble::convertQLinear(NodeOp node, const QuantizedNode &read) {
+  OpBuilder builder(node);
+  DictionaryAttr record = recordNode(node);
+  SmallVector<Value> operands;
+  for (const QuantizedNode &operand : read.operands) {
+    operands.push_back(getOperand(node, operand));
+    numWeights += operand.codes ? 1 : 0;
+  }
+  StringRef output = node.getOutputName(0);
+  bool isConv = read.kind == NodeKind::QLinearConv;
+  NodeOp product = makeNode(
+      builder, node.getLoc(), isConv ? "Conv" : "MatMul",
+      node.getName().value_or(""), (output + ".expressed").str(), operands,
+      node.getNodeAttributes().getValue(), getExpressedType(read.type));
+  Parts made = makeParts(node, read);
+  auto quantize =
+      QuantizeOp::create(builder, node.getLoc(), read.type,
+                         product.getResult(0), made.scales, made.zeros);
+  quantize->setAttr(kRecordAttrName, record);
+  Value codes = CodesOp::create(builder, node.getLoc(), quantize.getResult());
+  Value result = node.getResult(0);
+  result.replaceAllUsesWith(castTo(builder, codes, result.getType()));
+  ++numActivations;
+  erase(node);
+}
+
 //===----------------------------------------------------------------------===//
 // The pass
 //===----------------------------------------------------------------------===//
@@ -319,17 +351,16 @@ void ToNibble::keep(NodeOp node, const Twine &why) {
   node->setAttr(kKeptAttrName, StringAttr::get(&getContext(), why));
 }
 
-/// Nodes that compute on codes.
+/// Nodes whose result is a sum of codes.
 static bool isIntegerArithmetic(NodeOp node) {
-  return node.isOnnx("MatMulInteger") || node.isOnnx("ConvInteger") ||
-         node.isOnnx("QLinearMatMul") || node.isOnnx("QLinearConv");
+  return node.isOnnx("MatMulInteger") || node.isOnnx("ConvInteger");
 }
 
 void ToNibble::convert(NodeOp node) {
   std::optional<NodeKind> kind = getNodeKind(node);
   if (!kind) {
     if (isIntegerArithmetic(node))
-      keep(node, "it computes on codes");
+      keep(node, "its result is a sum of codes without a scale");
     return;
   }
   if (node->getParentOfType<func::FuncOp>()->hasAttr(kFunctionAttrName))
@@ -349,6 +380,9 @@ void ToNibble::convert(NodeOp node) {
     return convertProduct(node, *read);
   case NodeKind::GatherBlockQuantized:
     return convertGather(node, *read);
+  case NodeKind::QLinearMatMul:
+  case NodeKind::QLinearConv:
+    return convertQLinear(node, *read);
   }
 }
 

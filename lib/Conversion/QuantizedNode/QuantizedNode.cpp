@@ -18,6 +18,8 @@
 #include "mlir/IR/DialectResourceBlobManager.h"
 #include "llvm/Support/MathExtras.h"
 
+#include <cstring>
+
 using namespace mlir;
 using namespace nibble;
 using namespace nibble::onnx;
@@ -614,6 +616,140 @@ static Result<QuantizedNode> readBnb4(NodeOp node) {
 }
 
 //===----------------------------------------------------------------------===//
+// QLinearMatMul, QLinearConv
+//===----------------------------------------------------------------------===//
+
+/// A tensor whose codes, scale and zero point are the inputs from `first` on.
+/// `axis` is the dimension that a vector of scales runs along.
+static Result<QuantizedNode> readOperand(NodeOp node, unsigned first,
+                                         int64_t axis) {
+  RankedTensorType data = getPlainType(node.getInput(first));
+  ConstantInput scale = getConstantInput(node, first + 1);
+  ConstantInput zero = getConstantInput(node, first + 2);
+  if (!data)
+    return Failure{"the shape of its input is not known"};
+  if (!scale || !zero)
+    return Failure{"a scale or a zero point is computed"};
+  StorageAttr storage = getStorage(data.getElementType());
+  if (!storage || !storage.isInteger() || storage.getBitWidth() != 8 ||
+      zero.elementType() != data.getElementType() ||
+      !isScaleType(scale.elementType()))
+    return Failure{"its operands are not of 8 bits, or have other zero points"};
+  SmallVector<int64_t> block(data.getRank(), QuantizedAttr::kWholeExtent);
+  if (scale.type.getNumElements() != 1) {
+    axis += axis < 0 ? data.getRank() : 0;
+    if (scale.type.getRank() != 1 || axis < 0 || axis >= data.getRank() ||
+        scale.type.getDimSize(0) != data.getDimSize(axis))
+      return Failure{"a scale has neither one value nor one for each channel"};
+    block[axis] = 1;
+  }
+  QuantizedNode result;
+  result.type = RankedTensorType::get(
+      data.getShape(), scale.elementType(),
+      QuantizedAttr::get(storage, block, TypeAttr::get(scale.elementType()),
+                         storage));
+  result.codesInput = first;
+  result.scalesInput = first + 1;
+  result.zerosInput = first + 2;
+  result.scales = viewTensor(scale.value, getScalesType(result.type));
+  result.zeros = viewTensor(zero.value, getZerosType(result.type));
+  if (!result.scales || !result.zeros)
+    return Failure{"a zero point does not have the shape of its scale"};
+  if (ConstantInput codes = getConstantInput(node, first))
+    result.codes = codes.value;
+  return result;
+}
+
+/// The bias of a QLinearConv: 32 bits, with the product of both scales.
+static Result<QuantizedNode> readBias(NodeOp node, const QuantizedNode &data,
+                                      const QuantizedNode &weight) {
+  ConstantInput codes = getConstantInput(node, 8);
+  std::optional<std::vector<float>> left = getFloats(data.scales);
+  std::optional<std::vector<float>> right = getFloats(weight.scales);
+  Type f32 = Float32Type::get(node.getContext());
+  if (!codes || !codes.elementType().isInteger(32) ||
+      codes.type.getRank() != 1 || !left || !right || left->size() != 1 ||
+      (right->size() != 1 &&
+       int64_t(right->size()) != codes.type.getDimSize(0)) ||
+      data.type.getElementType() != f32 || weight.type.getElementType() != f32)
+    return Failure{"its bias is computed or does not fit"};
+  int64_t extent = right->size() == 1 ? QuantizedAttr::kWholeExtent : 1;
+  QuantizedNode result;
+  StorageAttr storage = StorageAttr::getInteger(node.getContext(), 32, true);
+  result.type = RankedTensorType::get(
+      codes.type.getShape(), f32,
+      QuantizedAttr::get(storage, {extent}, TypeAttr::get(f32)));
+  result.codesInput = result.scalesInput = 8;
+  result.codes = codes.value;
+  RankedTensorType scalesType = getScalesType(result.type);
+  std::vector<char> bytes(scalesType.getNumElements() * sizeof(float));
+  for (auto [index, scale] : llvm::enumerate(*right)) {
+    float product = left->front() * scale;
+    std::memcpy(bytes.data() + index * sizeof(float), &product, sizeof(float));
+  }
+  result.scales = makeTensorValue(scalesType, "scales", std::move(bytes));
+  return result;
+}
+
+static Result<QuantizedNode> readQLinear(NodeOp node, NodeKind kind) {
+  bool isConv = kind == NodeKind::QLinearConv;
+  std::optional<std::string> why =
+      isConv ? whyNotNode(node, 8, 9, 1,
+                          {"auto_pad", "dilations", "group", "kernel_shape",
+                           "pads", "strides"})
+             : whyNotNode(node, 8, 8, 1, {});
+  if (why)
+    return Failure{*why};
+  QuantizedNode result;
+  result.kind = kind;
+  auto left = readOperand(node, 0, isConv ? 1 : -2);
+  auto right = readOperand(node, 3, isConv ? 0 : -1);
+  if (!left || !right)
+    return Failure{left ? right.error() : left.error()};
+  if (left->type.getElementType() != right->type.getElementType() ||
+      (isConv && getQuantization(left->type).getBlock()[0] !=
+                     QuantizedAttr::kWholeExtent))
+    return Failure{"its scales have several types"};
+  int64_t rank = left->type.getRank();
+  if (rank < 2 || rank != right->type.getRank())
+    return Failure{"its operands differ in rank"};
+  result.operands = {*left, *right};
+  if (node.getInput(8)) {
+    auto bias = readBias(node, *left, *right);
+    if (!bias)
+      return Failure{bias.error()};
+    result.operands.push_back(*bias);
+  }
+
+  ConstantInput scale = getConstantInput(node, 6);
+  ConstantInput zero = getConstantInput(node, 7);
+  if (!scale || !zero || scale.type.getNumElements() != 1 ||
+      zero.type.getNumElements() != 1 ||
+      scale.elementType() != left->type.getElementType())
+    return Failure{"the scale or the zero point of its result is computed, or "
+                   "is no single number"};
+  StorageAttr storage = getStorage(zero.elementType());
+  if (!storage || !storage.isInteger() || storage.getBitWidth() != 8)
+    return Failure{"its result is not of 8 bits"};
+  SmallVector<int64_t> block(rank, QuantizedAttr::kWholeExtent);
+  RankedTensorType stated = getPlainType(node.getResult(0));
+  SmallVector<int64_t> shape(rank, ShapedType::kDynamic);
+  if (stated && stated.getRank() == rank)
+    shape.assign(stated.getShape().begin(), stated.getShape().end());
+  result.type = RankedTensorType::get(
+      shape, scale.elementType(),
+      QuantizedAttr::get(storage, block, TypeAttr::get(scale.elementType()),
+                         storage));
+  result.scalesInput = 6;
+  result.zerosInput = 7;
+  result.scales = viewTensor(scale.value, getScalesType(result.type));
+  result.zeros = viewTensor(zero.value, getZerosType(result.type));
+  if (!result.scales || !result.zeros)
+    return Failure{"the scale of its result has no data"};
+  return result;
+}
+
+//===----------------------------------------------------------------------===//
 // All kinds
 //===----------------------------------------------------------------------===//
 
@@ -621,7 +757,9 @@ std::optional<NodeKind> nibble::getNodeKind(NodeOp node) {
   constexpr std::pair<const char *, NodeKind> standard[] = {
       {"QuantizeLinear", NodeKind::QuantizeLinear},
       {"DequantizeLinear", NodeKind::DequantizeLinear},
-      {"DynamicQuantizeLinear", NodeKind::DynamicQuantizeLinear}};
+      {"DynamicQuantizeLinear", NodeKind::DynamicQuantizeLinear},
+      {"QLinearMatMul", NodeKind::QLinearMatMul},
+      {"QLinearConv", NodeKind::QLinearConv}};
   constexpr std::pair<const char *, NodeKind> microsoft[] = {
       // The same ops, from before ONNX had 16 and 4 bits.
       {"QuantizeLinear", NodeKind::QuantizeLinear},
@@ -654,6 +792,9 @@ Result<QuantizedNode> nibble::readQuantizedNode(NodeOp node) {
     return readGather(node);
   case NodeKind::MatMulBnb4:
     return readBnb4(node);
+  case NodeKind::QLinearMatMul:
+  case NodeKind::QLinearConv:
+    return readQLinear(node, *kind);
   }
   return Failure{"it is no quantized node"};
 }
