@@ -32,9 +32,9 @@ struct ExternalizeWeights
       Value &argument = arguments[weight];
       if (!argument) {
         auto attributes = DictionaryAttr::get(
-            &getContext(), NamedAttribute(StringAttr::get(&getContext(),
-                                                          kWeightAttrName),
-                                          weight));
+            &getContext(),
+            NamedAttribute(StringAttr::get(&getContext(), kWeightAttrName),
+                           weight));
         unsigned position = main.getNumArguments();
         if (failed(main.insertArgument(position, weight.getType(), attributes,
                                        constant.getLoc())))

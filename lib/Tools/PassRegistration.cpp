@@ -4,8 +4,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Apart from the dialects, so that a program that links MLIR statically does not
-// carry every pass.
+// Apart from the dialects, so that a program that links MLIR statically does
+// not carry every pass.
 //
 //===----------------------------------------------------------------------===//
 

@@ -6,6 +6,7 @@
 
 #include "nibble/Tools/RunModel.h"
 
+#include "nibble/Conversion/StoredBytes.h"
 #include "nibble/Dialect/Onnx/IR/TensorData.h"
 #include "nibble/Onnx/TensorFile.h"
 
@@ -17,40 +18,6 @@ using namespace nibble;
 using namespace nibble::onnx;
 using llvm::Error;
 using llvm::Expected;
-
-/// Packed elements of less than 8 bits, one in each byte.
-static std::vector<char> unpack(ArrayRef<char> packed, Type element,
-                                size_t count) {
-  unsigned width = getBitWidth(element);
-  if (width % 8 == 0)
-    return std::vector<char>(packed.begin(), packed.end());
-  std::vector<char> bytes(count);
-  bool isSigned = element.isSignlessInteger();
-  for (size_t i = 0; i < count; ++i) {
-    unsigned code = 0;
-    for (unsigned bit = 0; bit < width; ++bit) {
-      size_t position = i * width + bit;
-      code |= ((packed[position / 8] >> (position % 8)) & 1u) << bit;
-    }
-    if (isSigned && (code >> (width - 1)))
-      code |= ~0u << width;
-    bytes[i] = static_cast<char>(code);
-  }
-  return bytes;
-}
-
-static std::vector<char> pack(ArrayRef<char> bytes, Type element) {
-  unsigned width = getBitWidth(element);
-  if (width % 8 == 0)
-    return std::vector<char>(bytes.begin(), bytes.end());
-  std::vector<char> packed((bytes.size() * width + 7) / 8);
-  for (size_t i = 0; i < bytes.size(); ++i)
-    for (unsigned bit = 0; bit < width; ++bit) {
-      size_t position = i * width + bit;
-      packed[position / 8] |= ((bytes[i] >> bit) & 1) << (position % 8);
-    }
-  return packed;
-}
 
 static Error makeError(const Twine &message) {
   return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
@@ -68,14 +35,15 @@ Expected<HostTensor> nibble::readHostTensor(StringRef path,
   HostTensor tensor;
   tensor.elementType = type.getElementType();
   tensor.shape = type.getShape().vec();
-  tensor.bytes = unpack(data->bytes, tensor.elementType, type.getNumElements());
+  tensor.bytes =
+      unpackElements(data->bytes, tensor.elementType, type.getNumElements());
   return tensor;
 }
 
 Error nibble::writeHostTensor(const HostTensor &tensor, StringRef path,
                               StringRef name) {
   return writeTensorFile(path, name, tensor.elementType, tensor.shape,
-                         pack(tensor.bytes, tensor.elementType));
+                         packElements(tensor.bytes, tensor.elementType));
 }
 
 static std::string getTensorPath(StringRef folder, StringRef kind,

@@ -16,7 +16,8 @@ namespace nibble {
 using Sizes = llvm::SmallVector<mlir::OpFoldResult>;
 
 /// The size of each dimension: a constant where it is static.
-Sizes getSizes(mlir::OpBuilder &builder, mlir::Location loc, mlir::Value tensor);
+Sizes getSizes(mlir::OpBuilder &builder, mlir::Location loc,
+               mlir::Value tensor);
 mlir::OpFoldResult getSize(mlir::OpBuilder &builder, mlir::Location loc,
                            mlir::Value tensor, int64_t dimension);
 
@@ -41,8 +42,8 @@ mlir::Value buildElementwise(
     llvm::function_ref<mlir::Value(ScalarBuilder &, mlir::ValueRange)> body);
 
 /// Folds the elements of `inputs` into `initial`, with the loops in the order
-/// of `iterators`: a reduction adds in ascending order. `body` gets the elements
-/// and, last, the value so far. The last map is the result's.
+/// of `iterators`: a reduction adds in ascending order. `body` gets the
+/// elements and, last, the value so far. The last map is the result's.
 mlir::Value buildReduction(
     mlir::OpBuilder &builder, mlir::Location loc, mlir::ValueRange inputs,
     llvm::ArrayRef<mlir::AffineMap> maps,

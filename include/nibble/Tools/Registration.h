@@ -16,8 +16,8 @@ namespace nibble {
 /// Adds Nibble's dialects, without upstream's.
 void registerNibbleDialects(mlir::DialectRegistry &registry);
 
-/// Adds what the reference pipeline needs to compile and run a model: upstream's
-/// dialects that it passes through, without the rest of upstream.
+/// Adds what the reference pipeline needs to compile and run a model:
+/// upstream's dialects that it passes through, without the rest of upstream.
 void registerReferenceDialects(mlir::DialectRegistry &registry);
 
 /// Registers Nibble's passes and pipelines, without upstream's.

@@ -90,8 +90,7 @@ static LogicalResult getPartTypes(RankedTensorType type,
   if (encoding.hasOutliers()) {
     // How many there are is no part of the type, nor that of the indices.
     Type i64 = IntegerType::get(type.getContext(), 64);
-    parts.push_back(
-        getOutlierIndicesType(type, ShapedType::kDynamic, i64));
+    parts.push_back(getOutlierIndicesType(type, ShapedType::kDynamic, i64));
     parts.push_back(
         getStoredType(getOutlierValuesType(type, ShapedType::kDynamic)));
   }
@@ -283,15 +282,15 @@ static Value findEntry(ScalarBuilder &scalar, StorageAttr storage,
   // Equal values stay in the order of their codes.
   llvm::sort(entries);
   // Of equal entries the first code is the lowest.
-  entries.erase(llvm::unique(entries,
-                             [](const auto &a, const auto &b) {
-                               return a.first == b.first;
-                             }),
-                entries.end());
+  entries.erase(
+      llvm::unique(entries, [](const auto &a,
+                               const auto &b) { return a.first == b.first; }),
+      entries.end());
   Type f64 = scalar.builder.getF64Type(), i8 = scalar.builder.getI8Type();
   Value wide = arith::ExtFOp::create(scalar.builder, scalar.loc, f64, quotient);
   Value code = scalar.integer(i8, entries.front().second);
-  for (auto [below, above] : llvm::zip(entries, ArrayRef(entries).drop_front())) {
+  for (auto [below, above] :
+       llvm::zip(entries, ArrayRef(entries).drop_front())) {
     Value mean = scalar.constant(
         f64, (static_cast<double>(below.first) + above.first) / 2);
     Value isAbove = above.second < below.second ? scalar.lessEqual(mean, wide)
@@ -316,8 +315,7 @@ static Value buildCode(ScalarBuilder &scalar, QuantizedAttr encoding,
     return scalar.encode(quotient, code, Overflow::Saturate);
   }
   quotient = orZero(scalar, quotient);
-  bool hasIntegerZero =
-      isa_and_present<StorageAttr>(encoding.getZero());
+  bool hasIntegerZero = isa_and_present<StorageAttr>(encoding.getZero());
   if (zero && !hasIntegerZero)
     quotient = scalar.add(quotient, zero);
   Value rounded =
@@ -334,20 +332,20 @@ static Value buildCodes(OpBuilder &builder, Location loc, Value input,
   QuantizedAttr encoding = getQuantization(type);
   Type code = getStoredType(encoding.getStorage().getCodeType());
   Type element = type.getElementType();
-  return buildTensor(
-      builder, loc, getSizes(builder, loc, input), code,
-      [&](ScalarBuilder &scalar, ValueRange indices) {
-        Value number = scalar.decode(
-            tensor::ExtractOp::create(scalar.builder, scalar.loc, input,
-                                      indices),
-            element);
-        SmallVector<Value> block = getBlock(scalar, encoding, input, indices);
-        Value scale = scales.read(scalar, block);
-        Value zero;
-        if (zeros)
-          zero = readZero(scalar, *zeros, block);
-        return buildCode(scalar, encoding, number, scale, zero);
-      });
+  return buildTensor(builder, loc, getSizes(builder, loc, input), code,
+                     [&](ScalarBuilder &scalar, ValueRange indices) {
+                       Value number = scalar.decode(
+                           tensor::ExtractOp::create(scalar.builder, scalar.loc,
+                                                     input, indices),
+                           element);
+                       SmallVector<Value> block =
+                           getBlock(scalar, encoding, input, indices);
+                       Value scale = scales.read(scalar, block);
+                       Value zero;
+                       if (zeros)
+                         zero = readZero(scalar, *zeros, block);
+                       return buildCode(scalar, encoding, number, scale, zero);
+                     });
 }
 
 //===----------------------------------------------------------------------===//
@@ -366,8 +364,8 @@ static std::pair<Value, Value> buildRange(ScalarBuilder &scalar,
     count = scalar.mul(count, extents.back());
   }
   // A flat block is a run of positions; the others are boxes.
-  ArrayRef<Value> limits = encoding.getFlat() ? ArrayRef(count)
-                                              : ArrayRef(extents);
+  ArrayRef<Value> limits =
+      encoding.getFlat() ? ArrayRef(count) : ArrayRef(extents);
   for (auto [index, extent, limit] :
        llvm::zip(block, encoding.getBlock(), limits)) {
     if (extent == QuantizedAttr::kWholeExtent) {
@@ -453,9 +451,9 @@ static Value buildScale(ScalarBuilder &scalar, QuantizedAttr encoding,
   Value magnitude, divisor;
   if (encoding.hasZero()) {
     magnitude = scalar.sub(high, low);
-    divisor = scalar.constant(f32, static_cast<double>(
-                                       storage.getMaximumCode() -
-                                       storage.getMinimumCode()));
+    divisor =
+        scalar.constant(f32, static_cast<double>(storage.getMaximumCode() -
+                                                 storage.getMinimumCode()));
   } else {
     magnitude = scalar.max(high, scalar.neg(low));
     divisor = scalar.constant(f32, getLargestMagnitude(storage));
@@ -527,12 +525,14 @@ static SmallVector<Value> buildDynamic(OpBuilder &builder, Location loc,
     return {buildCodes(builder, loc, input, type, scalesTensor, nullptr),
             scales};
   RankedTensorType zerosType = getZerosType(type);
-  Value zeros = buildTensor(
-      builder, loc, grid, getStoredType(zerosType.getElementType()),
-      [&](ScalarBuilder &scalar, ValueRange block) {
-        auto [low, high] = buildRange(scalar, encoding, input, element, block);
-        return buildZero(scalar, encoding, low, scalesTensor.read(scalar, block));
-      });
+  Value zeros =
+      buildTensor(builder, loc, grid, getStoredType(zerosType.getElementType()),
+                  [&](ScalarBuilder &scalar, ValueRange block) {
+                    auto [low, high] =
+                        buildRange(scalar, encoding, input, element, block);
+                    return buildZero(scalar, encoding, low,
+                                     scalesTensor.read(scalar, block));
+                  });
   AnyTensor zerosTensor(zerosType, zeros);
   return {buildCodes(builder, loc, input, type, scalesTensor, &zerosTensor),
           scales, zeros};
@@ -553,14 +553,14 @@ static Value castPart(OpBuilder &builder, Location loc, Value part, Type type) {
   auto to = cast<RankedTensorType>(type);
   if (from.getElementType() != to.getElementType()) {
     Value source = part;
-    part = buildTensor(
-        builder, loc, getSizes(builder, loc, source), to.getElementType(),
-        [&](ScalarBuilder &scalar, ValueRange indices) {
-          Value index = tensor::ExtractOp::create(scalar.builder, scalar.loc,
-                                                  source, indices);
-          return scalar.convert(index, from.getElementType(),
-                                to.getElementType());
-        });
+    part = buildTensor(builder, loc, getSizes(builder, loc, source),
+                       to.getElementType(),
+                       [&](ScalarBuilder &scalar, ValueRange indices) {
+                         Value index = tensor::ExtractOp::create(
+                             scalar.builder, scalar.loc, source, indices);
+                         return scalar.convert(index, from.getElementType(),
+                                               to.getElementType());
+                       });
   }
   if (part.getType() != to)
     part = tensor::CastOp::create(builder, loc, to, part);
@@ -570,8 +570,7 @@ static Value castPart(OpBuilder &builder, Location loc, Value part, Type type) {
 namespace {
 template <typename Op> struct Lowering : OpConversionPattern<Op> {
   using OpConversionPattern<Op>::OpConversionPattern;
-  using OneToNOpAdaptor =
-      typename OpConversionPattern<Op>::OneToNOpAdaptor;
+  using OneToNOpAdaptor = typename OpConversionPattern<Op>::OneToNOpAdaptor;
 
   /// Replaces a result by parts with the types of the converter.
   LogicalResult replace(Op op, ArrayRef<Value> parts,
@@ -615,9 +614,9 @@ struct ScalesLowering : Lowering<ScalesOp> {
   LogicalResult
   matchAndRewrite(ScalesOp op, OneToNOpAdaptor adaptor,
                   ConversionPatternRewriter &rewriter) const override {
-    return replace(op, getTensor(op.getInput(), adaptor.getInput())
-                           .getScales().parts,
-                   rewriter);
+    return replace(
+        op, getTensor(op.getInput(), adaptor.getInput()).getScales().parts,
+        rewriter);
   }
 };
 
@@ -626,9 +625,9 @@ struct ZerosLowering : Lowering<ZerosOp> {
   LogicalResult
   matchAndRewrite(ZerosOp op, OneToNOpAdaptor adaptor,
                   ConversionPatternRewriter &rewriter) const override {
-    return replace(op, getTensor(op.getInput(), adaptor.getInput())
-                           .getZeros().parts,
-                   rewriter);
+    return replace(
+        op, getTensor(op.getInput(), adaptor.getInput()).getZeros().parts,
+        rewriter);
   }
 };
 
@@ -643,9 +642,9 @@ struct OutliersLowering : Lowering<OutliersOp> {
          llvm::zip_equal(ArrayRef<Value>{tensor.getOutlierIndices(),
                                          tensor.getOutlierValues()},
                          op->getResults()))
-      results.push_back(castPart(
-          rewriter, op.getLoc(), part,
-          getStoredType(cast<RankedTensorType>(result.getType()))));
+      results.push_back(
+          castPart(rewriter, op.getLoc(), part,
+                   getStoredType(cast<RankedTensorType>(result.getType()))));
     rewriter.replaceOp(op, results);
     return success();
   }
@@ -672,9 +671,10 @@ struct QuantizeLowering : Lowering<QuantizeOp> {
     std::optional<AnyTensor> zeros;
     if (op.getZeros())
       zeros = getTensor(op.getZeros(), adaptor.getZeros());
-    SmallVector<Value> parts{buildCodes(
-        rewriter, op.getLoc(), adaptor.getInput().front(),
-        cast<RankedTensorType>(op.getType()), scales, zeros ? &*zeros : nullptr)};
+    SmallVector<Value> parts{buildCodes(rewriter, op.getLoc(),
+                                        adaptor.getInput().front(),
+                                        cast<RankedTensorType>(op.getType()),
+                                        scales, zeros ? &*zeros : nullptr)};
     llvm::append_range(parts, scales.parts);
     if (zeros)
       llvm::append_range(parts, zeros->parts);
@@ -699,7 +699,8 @@ struct QuantizeDynamicLowering : Lowering<QuantizeDynamicOp> {
 /// one row by the weight's extent along K.
 QuantizedAttr getActivationEncoding(MatmulOp op) {
   QuantizedAttr weight = getQuantization(op.getWeight().getType());
-  int64_t rank = cast<RankedTensorType>(op.getActivations().getType()).getRank();
+  int64_t rank =
+      cast<RankedTensorType>(op.getActivations().getType()).getRank();
   SmallVector<int64_t> block(rank, 1);
   block.back() = weight.getBlock()[op.getTransposeWeight() ? 1 : 0];
   MLIRContext *context = op.getContext();
@@ -797,18 +798,18 @@ MatmulLowering::matchAndRewrite(MatmulOp op, OneToNOpAdaptor adaptor,
   if (op.getBias())
     bias = adaptor.getBias().front();
   Type element = aElement;
-  Value rounded = buildTensor(
-      rewriter, loc, sizes, element,
-      [&](ScalarBuilder &scalar, ValueRange indices) {
-        Value sum = tensor::ExtractOp::create(scalar.builder, scalar.loc, sums,
-                                              indices);
-        if (bias) {
-          Value stored = tensor::ExtractOp::create(scalar.builder, scalar.loc,
-                                                   bias, indices.back());
-          sum = scalar.add(sum, scalar.decode(stored, element));
-        }
-        return scalar.encode(sum, element);
-      });
+  Value rounded =
+      buildTensor(rewriter, loc, sizes, element,
+                  [&](ScalarBuilder &scalar, ValueRange indices) {
+                    Value sum = tensor::ExtractOp::create(
+                        scalar.builder, scalar.loc, sums, indices);
+                    if (bias) {
+                      Value stored = tensor::ExtractOp::create(
+                          scalar.builder, scalar.loc, bias, indices.back());
+                      sum = scalar.add(sum, scalar.decode(stored, element));
+                    }
+                    return scalar.encode(sum, element);
+                  });
   return replace(op, rounded, rewriter);
 }
 
@@ -834,9 +835,8 @@ GatherLowering::matchAndRewrite(GatherOp op, OneToNOpAdaptor adaptor,
   Value result = buildTensor(
       rewriter, loc, sizes, element,
       [&](ScalarBuilder &scalar, ValueRange loops) {
-        Value index =
-            tensor::ExtractOp::create(scalar.builder, scalar.loc, indices,
-                                      loops.slice(axis, indexRank));
+        Value index = tensor::ExtractOp::create(
+            scalar.builder, scalar.loc, indices, loops.slice(axis, indexRank));
         Value position = arith::IndexCastOp::create(
             scalar.builder, scalar.loc, scalar.builder.getIndexType(), index);
         Value size = toValue(scalar.builder, scalar.loc, own[axis]);
@@ -859,12 +859,13 @@ namespace {
 struct PartsTypeConverter : TypeConverter {
   PartsTypeConverter() {
     addConversion([](Type type) { return type; });
-    addConversion([](RankedTensorType type, SmallVectorImpl<Type> &parts)
-                      -> std::optional<LogicalResult> {
-      if (!isQuantized(type) && !getStoredType(type))
-        return std::nullopt;
-      return getPartTypes(type, parts);
-    });
+    addConversion(
+        [](RankedTensorType type,
+           SmallVectorImpl<Type> &parts) -> std::optional<LogicalResult> {
+          if (!isQuantized(type) && !getStoredType(type))
+            return std::nullopt;
+          return getPartTypes(type, parts);
+        });
     auto cast = [](OpBuilder &builder, Type type, ValueRange inputs,
                    Location loc) -> Value {
       return UnrealizedConversionCastOp::create(builder, loc, type, inputs)

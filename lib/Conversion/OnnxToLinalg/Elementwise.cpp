@@ -42,12 +42,12 @@ static LogicalResult convertElementwise(NodeContext &context, int source,
                             : context.getElementType(source);
   bool isUnsigned =
       isUnsignedElement(context.getElementType(source < 0 ? 0 : source));
-  return context.replace(buildBroadcast(
-      context, tensors, types, element,
-      [&](ScalarBuilder &scalar, ValueRange numbers) {
-        scalar.isUnsigned = isUnsigned;
-        return function(scalar, numbers, context.node);
-      }));
+  return context.replace(
+      buildBroadcast(context, tensors, types, element,
+                     [&](ScalarBuilder &scalar, ValueRange numbers) {
+                       scalar.isUnsigned = isUnsigned;
+                       return function(scalar, numbers, context.node);
+                     }));
 }
 
 //===----------------------------------------------------------------------===//
@@ -167,8 +167,7 @@ static Value buildElu(ScalarBuilder &scalar, ValueRange args, NodeOp node) {
 static Value buildCelu(ScalarBuilder &scalar, ValueRange args, NodeOp node) {
   Formula f(scalar, args[0]);
   Value alpha = f.constant(node.getFloat("alpha", 1));
-  Value low =
-      scalar.mul(alpha, f.apply<math::ExpM1Op>(scalar.div(f.x, alpha)));
+  Value low = scalar.mul(alpha, f.apply<math::ExpM1Op>(scalar.div(f.x, alpha)));
   return scalar.select(f.isNegative(), low, f.x);
 }
 
@@ -193,8 +192,7 @@ static Value buildSwish(ScalarBuilder &scalar, ValueRange args, NodeOp node) {
 
 static Value buildHardSigmoidOf(Formula &f, double alpha, double beta) {
   ScalarBuilder &scalar = f.scalar;
-  Value line =
-      scalar.add(scalar.mul(f.constant(alpha), f.x), f.constant(beta));
+  Value line = scalar.add(scalar.mul(f.constant(alpha), f.x), f.constant(beta));
   return scalar.max(f.constant(0), scalar.min(f.constant(1), line));
 }
 
@@ -248,8 +246,8 @@ static Value buildShrink(ScalarBuilder &scalar, ValueRange args, NodeOp node) {
   Value bias = scalar.constant(type, node.getFloat("bias", 0));
   Value high = scalar.select(scalar.less(lambda, x), scalar.sub(x, bias),
                              scalar.constant(type, 0));
-  return scalar.select(scalar.less(x, scalar.neg(lambda)),
-                       scalar.add(x, bias), high);
+  return scalar.select(scalar.less(x, scalar.neg(lambda)), scalar.add(x, bias),
+                       high);
 }
 
 //===----------------------------------------------------------------------===//
@@ -267,9 +265,9 @@ static Value buildMod(ScalarBuilder &scalar, ValueRange args, NodeOp node) {
   if (node.getInt("fmod", 0) || scalar.isUnsigned)
     return rest;
   Value zero = scalar.constant(rest.getType(), 0);
-  Value differs = arith::XOrIOp::create(scalar.builder, scalar.loc,
-                                        scalar.less(rest, zero),
-                                        scalar.less(args[1], zero));
+  Value differs =
+      arith::XOrIOp::create(scalar.builder, scalar.loc, scalar.less(rest, zero),
+                            scalar.less(args[1], zero));
   Value inexact = buildNot(scalar, scalar.equal(rest, zero), node);
   Value adjusted =
       arith::AndIOp::create(scalar.builder, scalar.loc, differs, inexact);
@@ -278,8 +276,8 @@ static Value buildMod(ScalarBuilder &scalar, ValueRange args, NodeOp node) {
 
 static Value buildPRelu(ScalarBuilder &scalar, ValueRange args, NodeOp) {
   Value zero = scalar.constant(args[0].getType(), 0);
-  return scalar.select(scalar.less(args[0], zero),
-                       scalar.mul(args[0], args[1]), args[0]);
+  return scalar.select(scalar.less(args[0], zero), scalar.mul(args[0], args[1]),
+                       args[0]);
 }
 
 /// By the width or more, as by a negative number, everything is shifted out; a
@@ -289,12 +287,10 @@ static Value buildShift(ScalarBuilder &scalar, ValueRange args, NodeOp node) {
   bool left = node.getString("direction", "") == "LEFT";
   bool fillsWithSign = !left && !scalar.isUnsigned;
   Value limit = scalar.integer(args[1].getType(), width);
-  Value tooFar = arith::CmpIOp::create(scalar.builder, scalar.loc,
-                                       arith::CmpIPredicate::uge, args[1],
-                                       limit);
+  Value tooFar = arith::CmpIOp::create(
+      scalar.builder, scalar.loc, arith::CmpIPredicate::uge, args[1], limit);
   Value amount = scalar.select(
-      tooFar,
-      scalar.integer(args[1].getType(), fillsWithSign ? width - 1 : 0),
+      tooFar, scalar.integer(args[1].getType(), fillsWithSign ? width - 1 : 0),
       args[1]);
   if (fillsWithSign)
     return arith::ShRSIOp::create(scalar.builder, scalar.loc, args[0], amount);
@@ -332,8 +328,7 @@ static LogicalResult convertPow(NodeContext &context) {
     Type type = x.getType();
     if (!isa<FloatType>(type))
       type = scalar.builder.getF64Type();
-    else if (auto wide = dyn_cast<FloatType>(y.getType());
-             wide && wide.isF64())
+    else if (auto wide = dyn_cast<FloatType>(y.getType()); wide && wide.isF64())
       type = wide;
     Value power = math::PowFOp::create(scalar.builder, scalar.loc,
                                        scalar.convert(x, base, type),
@@ -359,11 +354,11 @@ static LogicalResult convertClipAttributes(NodeContext &context) {
       [&](ScalarBuilder &scalar, ValueRange args) {
         Value x = args[0];
         if (hasLow)
-          x = scalar.max(x, scalar.constant(x.getType(),
-                                            context.node.getFloat("min", 0)));
+          x = scalar.max(
+              x, scalar.constant(x.getType(), context.node.getFloat("min", 0)));
         if (hasHigh)
-          x = scalar.min(x, scalar.constant(x.getType(),
-                                            context.node.getFloat("max", 0)));
+          x = scalar.min(
+              x, scalar.constant(x.getType(), context.node.getFloat("max", 0)));
         return x;
       }));
 }
@@ -382,17 +377,17 @@ static LogicalResult convertClip(NodeContext &context) {
         return context.fail("limits must be scalars");
     }
   Type element = context.getElementType(0);
-  return context.replace(buildBroadcast(
-      context, tensors, types, element,
-      [&](ScalarBuilder &scalar, ValueRange args) {
-        scalar.isUnsigned = isUnsignedElement(element);
-        Value x = args[0];
-        if (hasLow)
-          x = scalar.max(x, args[1]);
-        if (hasHigh)
-          x = scalar.min(x, args.back());
-        return x;
-      }));
+  return context.replace(
+      buildBroadcast(context, tensors, types, element,
+                     [&](ScalarBuilder &scalar, ValueRange args) {
+                       scalar.isUnsigned = isUnsignedElement(element);
+                       Value x = args[0];
+                       if (hasLow)
+                         x = scalar.max(x, args[1]);
+                       if (hasHigh)
+                         x = scalar.min(x, args.back());
+                       return x;
+                     }));
 }
 
 static LogicalResult convertCast(NodeContext &context) {
@@ -428,8 +423,10 @@ void nibble::addElementwiseConversions(NodeConversions &conversions) {
     });
   };
 
-  add("Abs", [](ScalarBuilder &s, ValueRange a, NodeOp) { return s.abs(a[0]); });
-  add("Neg", [](ScalarBuilder &s, ValueRange a, NodeOp) { return s.neg(a[0]); });
+  add("Abs",
+      [](ScalarBuilder &s, ValueRange a, NodeOp) { return s.abs(a[0]); });
+  add("Neg",
+      [](ScalarBuilder &s, ValueRange a, NodeOp) { return s.neg(a[0]); });
   add("Reciprocal", [](ScalarBuilder &s, ValueRange a, NodeOp) {
     return s.div(s.constant(a[0].getType(), 1), a[0]);
   });
@@ -495,16 +492,16 @@ void nibble::addElementwiseConversions(NodeConversions &conversions) {
     return convertElementwise(context, 1, buildWhere);
   });
 
-  addPredicate("Equal",
-               [](ScalarBuilder &s, ValueRange a, NodeOp) {
-                 return s.equal(a[0], a[1]);
-               },
-               7);
-  addPredicate("Less",
-               [](ScalarBuilder &s, ValueRange a, NodeOp) {
-                 return s.less(a[0], a[1]);
-               },
-               7);
+  addPredicate(
+      "Equal",
+      [](ScalarBuilder &s, ValueRange a, NodeOp) {
+        return s.equal(a[0], a[1]);
+      },
+      7);
+  addPredicate(
+      "Less",
+      [](ScalarBuilder &s, ValueRange a, NodeOp) { return s.less(a[0], a[1]); },
+      7);
   addPredicate("LessOrEqual", [](ScalarBuilder &s, ValueRange a, NodeOp) {
     return s.lessEqual(a[0], a[1]);
   });

@@ -49,8 +49,8 @@ Value nibble::buildMatMul(NodeContext &context, Value lhs,
   result.append({m, n});
   SmallVector<AffineMap> maps;
   for (ArrayRef<AffineExpr> exprs :
-       {ArrayRef<AffineExpr>(batch.maps[0]), ArrayRef<AffineExpr>(batch.maps[1]),
-        ArrayRef<AffineExpr>(result)})
+       {ArrayRef<AffineExpr>(batch.maps[0]),
+        ArrayRef<AffineExpr>(batch.maps[1]), ArrayRef<AffineExpr>(result)})
     maps.push_back(AffineMap::get(rank + 3, 0, exprs, mlirContext));
   SmallVector<utils::IteratorType> iterators(rank + 3,
                                              utils::IteratorType::parallel);
@@ -124,11 +124,11 @@ static LogicalResult convertMatMul(NodeContext &context) {
   RankedTensorType lhs = context.getInputType(0), rhs = context.getInputType(1);
   if (isQuantizedMatrix(context, 1) && lhs.getRank() >= 1 &&
       lhs.getElementType() == rhs.getElementType()) {
-    auto product = MatmulOp::create(
-        context.rewriter, context.loc, context.getInput(0),
-        context.node.getInput(1), /*bias=*/Value(),
-        TypeAttr::get(context.rewriter.getF32Type()),
-        /*transpose_weight=*/UnitAttr());
+    auto product =
+        MatmulOp::create(context.rewriter, context.loc, context.getInput(0),
+                         context.node.getInput(1), /*bias=*/Value(),
+                         TypeAttr::get(context.rewriter.getF32Type()),
+                         /*transpose_weight=*/UnitAttr());
     return context.replace(product.getResult());
   }
   auto result = buildAnyMatMul(context, context.getInput(0), lhs,
@@ -182,9 +182,8 @@ static LogicalResult convertGemm(NodeContext &context) {
     sums = buildMatMul(context, a, aType, b, bType, computed);
   }
   SmallVector<Value> tensors{sums};
-  SmallVector<RankedTensorType> types{
-      RankedTensorType::get(cast<RankedTensorType>(sums.getType()).getShape(),
-                            computed)};
+  SmallVector<RankedTensorType> types{RankedTensorType::get(
+      cast<RankedTensorType>(sums.getType()).getShape(), computed)};
   bool hasC = context.getNumInputs() > 2 && !context.isAbsent(2);
   if (hasC) {
     tensors.push_back(context.getInput(2));
@@ -207,9 +206,8 @@ static LogicalResult convertGemm(NodeContext &context) {
 // MatMulInteger, QLinearMatMul
 //===----------------------------------------------------------------------===//
 
-FailureOr<Value> nibble::subtractZeroPoint(NodeContext &context,
-                                           unsigned input, unsigned zero,
-                                           bool rows) {
+FailureOr<Value> nibble::subtractZeroPoint(NodeContext &context, unsigned input,
+                                           unsigned zero, bool rows) {
   Type i32 = context.rewriter.getI32Type();
   RankedTensorType type = context.getInputType(input);
   Type element = type.getElementType();
@@ -225,7 +223,8 @@ FailureOr<Value> nibble::subtractZeroPoint(NodeContext &context,
       zeroType = addDimension(zeroType, /*front=*/false);
     }
     if (zeroType.getRank() > type.getRank() && zeroType.getRank() != 1)
-      return context.fail("zero point " + Twine(zero) + " has too many "
+      return context.fail("zero point " + Twine(zero) +
+                          " has too many "
                           "dimensions");
     tensors.push_back(value);
     types.push_back(zeroType);
@@ -249,15 +248,15 @@ static LogicalResult convertMatMulInteger(NodeContext &context) {
   auto withI32 = [&](RankedTensorType type) {
     return getTensorType(getDimensions(type), i32);
   };
-  auto result =
-      buildAnyMatMul(context, *a, withI32(context.getInputType(0)), *b,
-                     withI32(context.getInputType(1)), i32);
+  auto result = buildAnyMatMul(context, *a, withI32(context.getInputType(0)),
+                               *b, withI32(context.getInputType(1)), i32);
   if (failed(result))
     return failure();
   return context.replace(*result);
 }
 
-/// saturate(round(integer product · (a's scale · b's scale / y's scale)) + zero)
+/// saturate(round(integer product · (a's scale · b's scale / y's scale)) +
+/// zero)
 static LogicalResult convertQLinearMatMul(NodeContext &context) {
   FailureOr<Value> a = subtractZeroPoint(context, 0, 2, /*rows=*/true);
   FailureOr<Value> b = subtractZeroPoint(context, 3, 5, /*rows=*/false);
@@ -276,8 +275,9 @@ static LogicalResult convertQLinearMatMul(NodeContext &context) {
   for (unsigned input : {1u, 4u, 6u, 7u}) {
     tensors.push_back(context.getInput(input));
     types.push_back(context.getInputType(input));
-    if (types.back().getRank() > 1 || (input == 1 && types.back().getRank() == 1 &&
-                                       types.back().getDimSize(0) != 1))
+    if (types.back().getRank() > 1 ||
+        (input == 1 && types.back().getRank() == 1 &&
+         types.back().getDimSize(0) != 1))
       return context.fail("expects one scale, or one for each column of the "
                           "second factor");
   }

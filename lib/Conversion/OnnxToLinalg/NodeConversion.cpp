@@ -86,16 +86,15 @@ LogicalResult NodeContext::replace(ValueRange results) {
   SmallVector<Value> values;
   for (auto [index, result] : llvm::enumerate(results)) {
     auto declared = getResultType(index);
-    auto type = dyn_cast_if_present<RankedTensorType>(
-        result ? result.getType() : Type());
+    auto type = dyn_cast_if_present<RankedTensorType>(result ? result.getType()
+                                                             : Type());
     if (declared && type) {
       RankedTensorType stored = getStoredType(declared);
       if (type.getElementType() != stored.getElementType() ||
           type.getRank() != stored.getRank())
         return fail("result " + Twine(index) + " has not the declared type");
       if (failed(verifyCompatibleShape(type, stored)))
-        return fail("result " + Twine(index) +
-                    " has not the declared shape");
+        return fail("result " + Twine(index) + " has not the declared shape");
       if (type != stored)
         result = tensor::CastOp::create(rewriter, loc, stored, result);
     }
@@ -152,8 +151,8 @@ static OpFoldResult getCommonSize(NodeContext &context, ValueRange tensors,
   ScalarBuilder scalar = context.scalar();
   Value size;
   for (const Part &part : parts) {
-    Value next = context.toValue(
-        getSize(context.rewriter, context.loc, tensors[part.tensor], part.axis));
+    Value next = context.toValue(getSize(context.rewriter, context.loc,
+                                         tensors[part.tensor], part.axis));
     size = size ? scalar.select(scalar.equal(size, scalar.index(1)), next, size)
                 : next;
   }
@@ -240,16 +239,18 @@ Value nibble::buildCast(NodeContext &context, Value tensor, Type from, Type to,
   return buildElementwise(
       context.rewriter, context.loc, tensor,
       context.rewriter.getMultiDimIdentityMap(rank), context.getSizes(tensor),
-      getStoredType(to), [&](ScalarBuilder &scalar, ValueRange stored) -> Value {
+      getStoredType(to),
+      [&](ScalarBuilder &scalar, ValueRange stored) -> Value {
         Value number = scalar.decode(stored[0], from);
         // A double is rounded to a half once, not by way of a float.
         if (from.isF64() && to.isF16())
           return arith::TruncFOp::create(scalar.builder, scalar.loc, to,
                                          number);
-        // Out of range of a narrow integer, ONNX's node tests keep the low bits.
+        // Out of range of a narrow integer, ONNX's node tests keep the low
+        // bits.
         Type i32 = scalar.builder.getI32Type();
-        if (isa<FloatType>(from) && isa<IntegerType>(to) &&
-            !to.isInteger(1) && to.getIntOrFloatBitWidth() < 32)
+        if (isa<FloatType>(from) && isa<IntegerType>(to) && !to.isInteger(1) &&
+            to.getIntOrFloatBitWidth() < 32)
           return scalar.encode(
               scalar.convert(scalar.convert(number, from, i32), i32, to), to);
         return scalar.encode(scalar.convert(number, from, to), to, overflow);
@@ -289,16 +290,15 @@ Value nibble::buildReshape(NodeContext &context, Value tensor,
     return tensor;
   for (OpFoldResult size : sizes)
     values.push_back(context.toValue(size));
-  auto shapeType = RankedTensorType::get(
-      {static_cast<int64_t>(sizes.size())}, context.rewriter.getIndexType());
+  auto shapeType = RankedTensorType::get({static_cast<int64_t>(sizes.size())},
+                                         context.rewriter.getIndexType());
   Value shapeTensor =
-      sizes.empty()
-          ? tensor::EmptyOp::create(context.rewriter, context.loc, shapeType,
-                                    ValueRange())
-                .getResult()
-          : tensor::FromElementsOp::create(context.rewriter, context.loc,
-                                           shapeType, values)
-                .getResult();
+      sizes.empty() ? tensor::EmptyOp::create(context.rewriter, context.loc,
+                                              shapeType, ValueRange())
+                          .getResult()
+                    : tensor::FromElementsOp::create(
+                          context.rewriter, context.loc, shapeType, values)
+                          .getResult();
   return tensor::ReshapeOp::create(context.rewriter, context.loc, type, tensor,
                                    shapeTensor);
 }

@@ -83,13 +83,13 @@ private:
   std::string &reason;
 };
 
-using NodeConversion =
-    std::function<mlir::LogicalResult(NodeContext &context)>;
+using NodeConversion = std::function<mlir::LogicalResult(NodeContext &context)>;
 
 /// All conversions, by domain, op type and version.
 class NodeConversions {
 public:
-  /// `conversion` holds from version `since` on, until one with a later version.
+  /// `conversion` holds from version `since` on, until one with a later
+  /// version.
   void add(llvm::StringRef domain, llvm::StringRef opType, int64_t since,
            NodeConversion conversion);
   void add(llvm::StringRef opType, int64_t since, NodeConversion conversion) {
@@ -142,8 +142,7 @@ mlir::Value buildBroadcast(NodeContext &context, mlir::ValueRange tensors,
 
 /// The elements of `tensor`, of type `from`, converted to `to`.
 mlir::Value buildCast(NodeContext &context, mlir::Value tensor, mlir::Type from,
-                      mlir::Type to,
-                      Overflow overflow = Overflow::Propagate);
+                      mlir::Type to, Overflow overflow = Overflow::Propagate);
 
 /// `axis` counted from the front; std::nullopt where it is out of range.
 std::optional<int64_t> normalizeAxis(int64_t axis, int64_t rank);

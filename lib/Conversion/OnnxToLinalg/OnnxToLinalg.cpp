@@ -7,6 +7,7 @@
 #include "NodeConversion.h"
 
 #include "nibble/Conversion/Passes.h"
+#include "nibble/Conversion/StoredBytes.h"
 #include "nibble/Dialect/Nibble/IR/NibbleOps.h"
 #include "nibble/Dialect/Onnx/IR/TensorData.h"
 
@@ -59,25 +60,6 @@ struct PlainTypeConverter : TypeConverter {
 // Constants
 //===----------------------------------------------------------------------===//
 
-/// A byte for each element that is narrower, extended by its sign.
-static std::vector<char> unpackElements(ArrayRef<char> bytes, Type element,
-                                        int64_t count) {
-  unsigned width = getBitWidth(element);
-  bool isSigned = element.isSignlessInteger();
-  std::vector<char> unpacked(count);
-  for (int64_t i = 0; i < count; ++i) {
-    unsigned code = 0;
-    for (unsigned bit = 0; bit < width; ++bit) {
-      uint64_t position = i * width + bit;
-      code |= ((bytes[position / 8] >> (position % 8)) & 1u) << bit;
-    }
-    if (isSigned && (code >> (width - 1)))
-      code |= ~0u << width;
-    unpacked[i] = static_cast<char>(code);
-  }
-  return unpacked;
-}
-
 /// The value of a constant in its stored type; null where it has none.
 static TypedAttr getStoredValue(Attribute value, StringRef name) {
   auto type = dyn_cast<RankedTensorType>(cast<TypedAttr>(value).getType());
@@ -120,7 +102,8 @@ struct ConstantConversion : OpConversionPattern<ConstantOp> {
       return rewriter.notifyMatchFailure(op, "has no dense value");
     TypedAttr stored = getStoredValue(value, op.getName());
     if (!stored)
-      return rewriter.notifyMatchFailure(op, "has elements that are no numbers");
+      return rewriter.notifyMatchFailure(op,
+                                         "has elements that are no numbers");
     rewriter.replaceOpWithNewOp<arith::ConstantOp>(op, stored);
     return success();
   }
@@ -144,9 +127,8 @@ struct NodePattern : OpConversionPattern<NodeOp> {
     NodeContext context(node, adaptor.getInputs(), version, rewriter, reason);
     for (unsigned i = 0; i < node.getInputs().size(); ++i) {
       Value input = node.getInput(i);
-      auto type =
-          input ? dyn_cast<RankedTensorType>(input.getType())
-                : RankedTensorType();
+      auto type = input ? dyn_cast<RankedTensorType>(input.getType())
+                        : RankedTensorType();
       if (input && (!type || !getStoredType(type)))
         return context.fail("input " + Twine(i) +
                             " is not known to be a tensor of numbers with a "
@@ -210,9 +192,8 @@ static const NodeConversions &getConversions() {
 /// "MatMul", "com.microsoft.MatMulNBits".
 static std::string getQualifiedType(NodeOp node) {
   StringRef domain = node.getDomain().value_or("");
-  return (domain.empty() ? node.getOpType()
-                         : StringRef((domain + "." + node.getOpType()).str()))
-      .str();
+  std::string prefix = domain.empty() ? "" : (domain + ".").str();
+  return prefix + node.getOpType().str();
 }
 
 /// One error for all nodes without a conversion; success where there is none.
@@ -258,7 +239,8 @@ struct ConvertOnnxToLinalg
   }
 
 private:
-  /// Constants that shape inference or a conversion has read are of no more use.
+  /// Constants that shape inference or a conversion has read are of no more
+  /// use.
   void eraseUnused(ModuleOp module) {
     SmallVector<Operation *> unused;
     module.walk([&](Operation *op) {
@@ -304,7 +286,8 @@ LogicalResult ConvertOnnxToLinalg::convert(ModuleOp module) {
   populateReturnOpTypeConversionPattern(patterns, types);
   populateCallOpTypeConversionPattern(patterns, types);
 
-  // Nodes are of unknown legality, so that the error for one that stays is ours.
+  // Nodes are of unknown legality, so that the error for one that stays is
+  // ours.
   if (failed(applyPartialConversion(module, target, std::move(patterns))))
     return failure();
   Operation *first = nullptr;

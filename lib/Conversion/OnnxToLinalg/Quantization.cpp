@@ -6,9 +6,9 @@
 
 #include "NodeConversion.h"
 
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
-#include "mlir/Dialect/Linalg/IR/Linalg.h"
 
 using namespace mlir;
 using namespace nibble;
@@ -48,8 +48,8 @@ static FailureOr<Granularity> getGranularity(NodeContext &context) {
   Granularity result;
   result.block = context.node.getInt("block_size", 0);
   if (scales.getRank() == 0 ||
-      (scales.getRank() == 1 && scales.getDimSize(0) == 1 && result.block == 0 &&
-       type.getRank() != 1))
+      (scales.getRank() == 1 && scales.getDimSize(0) == 1 &&
+       result.block == 0 && type.getRank() != 1))
     return result;
   std::optional<int64_t> axis =
       normalizeAxis(context.node.getInt("axis", 1), type.getRank());
@@ -90,16 +90,15 @@ static LogicalResult convertDequantizeLinear(NodeContext &context) {
       getStoredType(element), [&](ScalarBuilder &scalar, ValueRange indices) {
         Value number = extract(scalar, x, indices, code);
         Value scale =
-            extract(scalar, scales, granularity->locate(scalar, scales, indices),
-                    scaleType);
+            extract(scalar, scales,
+                    granularity->locate(scalar, scales, indices), scaleType);
         scale = scalar.convert(scale, scaleType, f32);
         // Differences of integers are exact in i32.
         bool isInteger = isa<IntegerType>(code);
         number = scalar.convert(number, code, isInteger ? i32 : f32);
         if (zeros) {
-          Value zero =
-              extract(scalar, zeros, granularity->locate(scalar, zeros, indices),
-                      code);
+          Value zero = extract(
+              scalar, zeros, granularity->locate(scalar, zeros, indices), code);
           zero = scalar.convert(zero, code, isInteger ? i32 : f32);
           number = scalar.sub(number, zero);
         }
@@ -117,15 +116,15 @@ Value nibble::buildLinearCode(ScalarBuilder &scalar, Value quotient, Value zero,
                               Type zeroType, Type element, Overflow overflow) {
   if (isa<FloatType>(element)) {
     if (zero)
-      quotient = scalar.add(
-          quotient, scalar.convert(zero, zeroType, quotient.getType()));
+      quotient = scalar.add(quotient,
+                            scalar.convert(zero, zeroType, quotient.getType()));
     return scalar.encode(quotient, element, overflow);
   }
   Value rounded =
       math::RoundEvenOp::create(scalar.builder, scalar.loc, quotient);
   if (zero)
-    rounded = scalar.add(rounded,
-                         scalar.convert(zero, zeroType, rounded.getType()));
+    rounded =
+        scalar.add(rounded, scalar.convert(zero, zeroType, rounded.getType()));
   return scalar.encode(scalar.convert(rounded, rounded.getType(), element),
                        element);
 }
@@ -152,7 +151,8 @@ static LogicalResult convertQuantizeLinear(NodeContext &context) {
   Type type = context.getElementType(0), scaleType = context.getElementType(1);
   Overflow overflow = context.node.getInt("saturate", 1) ? Overflow::Saturate
                                                          : Overflow::Propagate;
-  // ONNX divides in the precision of the input, or in the one that is asked for.
+  // ONNX divides in the precision of the input, or in the one that is asked
+  // for.
   Type precision = scaleType;
   switch (context.node.getInt("precision", 0)) {
   case 1:
@@ -171,21 +171,21 @@ static LogicalResult convertQuantizeLinear(NodeContext &context) {
   return context.replace(buildTensor(
       context.rewriter, context.loc, context.getSizes(x),
       getStoredType(element), [&](ScalarBuilder &scalar, ValueRange indices) {
-        Value number = scalar.convert(extract(scalar, x, indices, type), type,
-                                      f32);
+        Value number =
+            scalar.convert(extract(scalar, x, indices, type), type, f32);
         Value scale = scalar.convert(
-            extract(scalar, scales, granularity->locate(scalar, scales, indices),
-                    scaleType),
+            extract(scalar, scales,
+                    granularity->locate(scalar, scales, indices), scaleType),
             scaleType, f32);
         Value quotient = scalar.div(number, scale);
         if (isa<Float16Type, BFloat16Type>(precision))
           quotient = scalar.roundTo(quotient, precision);
         Value zero;
         if (zeros)
-          zero =
-              extract(scalar, zeros, granularity->locate(scalar, zeros, indices),
-                      zeroType);
-        return buildLinearCode(scalar, quotient, zero, zeroType, element, overflow);
+          zero = extract(scalar, zeros,
+                         granularity->locate(scalar, zeros, indices), zeroType);
+        return buildLinearCode(scalar, quotient, zero, zeroType, element,
+                               overflow);
       }));
 }
 
@@ -201,13 +201,13 @@ static Value reduceAll(NodeContext &context, Value tensor,
                                              utils::IteratorType::reduction);
   AffineMap none = AffineMap::get(rank, 0, context.rewriter.getContext());
   ScalarBuilder scalar = context.scalar();
-  return buildReduction(
-      context.rewriter, context.loc, tensor,
-      {context.rewriter.getMultiDimIdentityMap(rank), none}, iterators, {},
-      scalar.constant(context.rewriter.getF32Type(), 0),
-      [&](ScalarBuilder &body, ValueRange args) {
-        return (body.*function)(args[0], args[1]);
-      });
+  return buildReduction(context.rewriter, context.loc, tensor,
+                        {context.rewriter.getMultiDimIdentityMap(rank), none},
+                        iterators, {},
+                        scalar.constant(context.rewriter.getF32Type(), 0),
+                        [&](ScalarBuilder &body, ValueRange args) {
+                          return (body.*function)(args[0], args[1]);
+                        });
 }
 
 static LogicalResult convertDynamicQuantizeLinear(NodeContext &context) {
@@ -218,29 +218,31 @@ static LogicalResult convertDynamicQuantizeLinear(NodeContext &context) {
   Type f32 = context.rewriter.getF32Type();
   Type u8 = IntegerType::get(mlirContext, 8, IntegerType::Unsigned);
   auto scalarType = RankedTensorType::get({}, f32);
-  Value scale = buildBroadcast(
-      context, {low, high}, {scalarType, scalarType}, f32,
-      [&](ScalarBuilder &scalar, ValueRange args) {
-        Value range = scalar.sub(args[1], args[0]);
-        Value result = scalar.div(range, scalar.constant(f32, 255));
-        // All zeros: any scale will do.
-        return scalar.select(scalar.isZero(range), scalar.constant(f32, 1),
-                             result);
-      });
-  Value zero = buildBroadcast(
-      context, {low, scale}, {scalarType, scalarType}, u8,
-      [&](ScalarBuilder &scalar, ValueRange args) {
-        Value quotient = scalar.div(scalar.neg(args[0]), args[1]);
-        return buildLinearCode(scalar, quotient, {}, {}, u8, Overflow::Saturate);
-      });
+  Value scale =
+      buildBroadcast(context, {low, high}, {scalarType, scalarType}, f32,
+                     [&](ScalarBuilder &scalar, ValueRange args) {
+                       Value range = scalar.sub(args[1], args[0]);
+                       Value result =
+                           scalar.div(range, scalar.constant(f32, 255));
+                       // All zeros: any scale will do.
+                       return scalar.select(scalar.isZero(range),
+                                            scalar.constant(f32, 1), result);
+                     });
+  Value zero = buildBroadcast(context, {low, scale}, {scalarType, scalarType},
+                              u8, [&](ScalarBuilder &scalar, ValueRange args) {
+                                Value quotient =
+                                    scalar.div(scalar.neg(args[0]), args[1]);
+                                return buildLinearCode(scalar, quotient, {}, {},
+                                                       u8, Overflow::Saturate);
+                              });
   auto zeroType = RankedTensorType::get({}, u8);
-  Value codes = buildBroadcast(
-      context, {x, scale, zero},
-      {context.getInputType(0), scalarType, zeroType}, u8,
-      [&](ScalarBuilder &scalar, ValueRange args) {
-        return buildLinearCode(scalar, scalar.div(args[0], args[1]), args[2], u8, u8,
-                         Overflow::Saturate);
-      });
+  Value codes = buildBroadcast(context, {x, scale, zero},
+                               {context.getInputType(0), scalarType, zeroType},
+                               u8, [&](ScalarBuilder &scalar, ValueRange args) {
+                                 return buildLinearCode(
+                                     scalar, scalar.div(args[0], args[1]),
+                                     args[2], u8, u8, Overflow::Saturate);
+                               });
   return context.replace({codes, scale, zero});
 }
 

@@ -85,18 +85,18 @@ static Value buildFold(NodeContext &context, Value tensor, Type element,
   int64_t rank = cast<RankedTensorType>(tensor.getType()).getRank();
   auto [map, iterators] = getReductionLoops(context, rank, axes);
   bool isUnsigned = element.isUnsignedInteger() || element.isInteger(1);
-  return buildReduction(
-      context.rewriter, context.loc, tensor,
-      {context.rewriter.getMultiDimIdentityMap(rank), map}, iterators,
-      dropAxes(context, tensor, axes, /*keep=*/false),
-      getInitial(context, reduction.initial, element),
-      [&](ScalarBuilder &scalar, ValueRange args) {
-        scalar.isUnsigned = isUnsigned;
-        Value x = scalar.decode(args[0], element);
-        if (reduction.prepare)
-          x = reduction.prepare(scalar, x);
-        return (scalar.*reduction.combine)(args[1], x);
-      });
+  return buildReduction(context.rewriter, context.loc, tensor,
+                        {context.rewriter.getMultiDimIdentityMap(rank), map},
+                        iterators,
+                        dropAxes(context, tensor, axes, /*keep=*/false),
+                        getInitial(context, reduction.initial, element),
+                        [&](ScalarBuilder &scalar, ValueRange args) {
+                          scalar.isUnsigned = isUnsigned;
+                          Value x = scalar.decode(args[0], element);
+                          if (reduction.prepare)
+                            x = reduction.prepare(scalar, x);
+                          return (scalar.*reduction.combine)(args[1], x);
+                        });
 }
 
 /// Number of elements that are folded into one.
@@ -227,15 +227,15 @@ static LogicalResult convertSoftmaxOver(NodeContext &context,
   SmallVector<Dimension> dimensions = getDimensions(type);
   for (int64_t axis : axes)
     dimensions[axis] = {1, {}};
-  return context.replace(buildBroadcast(
-      context, {shifted, sums},
-      {getTensorType(getDimensions(type), computed),
-       getTensorType(dimensions, computed)},
-      element, [&](ScalarBuilder &scalar, ValueRange args) {
-        if (isLog)
-          return scalar.sub(args[0], logarithm(scalar, args[1]));
-        return scalar.div(exponential(scalar, args[0]), args[1]);
-      }));
+  return context.replace(
+      buildBroadcast(context, {shifted, sums},
+                     {getTensorType(getDimensions(type), computed),
+                      getTensorType(dimensions, computed)},
+                     element, [&](ScalarBuilder &scalar, ValueRange args) {
+                       if (isLog)
+                         return scalar.sub(args[0], logarithm(scalar, args[1]));
+                       return scalar.div(exponential(scalar, args[0]), args[1]);
+                     }));
 }
 
 static LogicalResult convertSoftmax(NodeContext &context, bool isLog) {
@@ -268,11 +268,11 @@ static LogicalResult convertReduceLogSumExp(NodeContext &context) {
   sums = buildReshape(context, sums, dropAxes(context, x, *axes, true));
   auto sumsType = RankedTensorType::get(
       cast<RankedTensorType>(sums.getType()).getShape(), computed);
-  Value result = buildBroadcast(
-      context, {sums, maxima}, {sumsType, sumsType}, element,
-      [&](ScalarBuilder &scalar, ValueRange args) {
-        return scalar.add(logarithm(scalar, args[0]), args[1]);
-      });
+  Value result =
+      buildBroadcast(context, {sums, maxima}, {sumsType, sumsType}, element,
+                     [&](ScalarBuilder &scalar, ValueRange args) {
+                       return scalar.add(logarithm(scalar, args[0]), args[1]);
+                     });
   if (!context.node.getInt("keepdims", 1))
     result = buildReshape(context, result, dropAxes(context, x, *axes, false));
   return context.replace(result);
@@ -307,7 +307,8 @@ static LogicalResult convertArg(NodeContext &context, bool isMax) {
         if (!last) {
           Value open = scalar.less(
               args[2], scalar.integer(scalar.builder.getI64Type(), 0));
-          found = arith::AndIOp::create(scalar.builder, scalar.loc, found, open);
+          found =
+              arith::AndIOp::create(scalar.builder, scalar.loc, found, open);
         }
         Value here = arith::IndexCastOp::create(
             scalar.builder, scalar.loc, scalar.builder.getI64Type(),
@@ -324,8 +325,8 @@ static LogicalResult convertArg(NodeContext &context, bool isMax) {
 // Normalization
 //===----------------------------------------------------------------------===//
 
-/// (x - mean) / sqrt(variance + epsilon) · scale + bias over the dimensions from
-/// `axis` on; RMSNormalization has neither mean nor bias.
+/// (x - mean) / sqrt(variance + epsilon) · scale + bias over the dimensions
+/// from `axis` on; RMSNormalization has neither mean nor bias.
 static LogicalResult convertNormalization(NodeContext &context, bool isRMS) {
   RankedTensorType type = context.getInputType(0);
   Type element = type.getElementType(), computed = getComputedType(element);
@@ -359,11 +360,11 @@ static LogicalResult convertNormalization(NodeContext &context, bool isRMS) {
   RankedTensorType centeredType = type;
   if (!isRMS) {
     mean = buildMeanOf(x, element, kSum);
-    centered = buildBroadcast(context, {x, mean}, {type, statisticType},
-                              computed,
-                              [&](ScalarBuilder &scalar, ValueRange args) {
-                                return scalar.sub(args[0], args[1]);
-                              });
+    centered =
+        buildBroadcast(context, {x, mean}, {type, statisticType}, computed,
+                       [&](ScalarBuilder &scalar, ValueRange args) {
+                         return scalar.sub(args[0], args[1]);
+                       });
     centeredType = fullType;
   }
   Reduction squares = kSum;
@@ -380,22 +381,22 @@ static LogicalResult convertNormalization(NodeContext &context, bool isRMS) {
   SmallVector<Value> tensors{centered, inverse, context.getInput(1)};
   SmallVector<RankedTensorType> types{centeredType, statisticType,
                                       context.getInputType(1)};
-  bool hasBias =
-      !isRMS && context.getNumInputs() > 2 && !context.isAbsent(2);
+  bool hasBias = !isRMS && context.getNumInputs() > 2 && !context.isAbsent(2);
   if (hasBias) {
     tensors.push_back(context.getInput(2));
     types.push_back(context.getInputType(2));
   }
-  Value result = buildBroadcast(
-      context, tensors, types, element,
-      [&](ScalarBuilder &scalar, ValueRange args) {
-        Value normal = scalar.mul(args[0], args[1]);
-        // The normal numbers are rounded to the input's type before the scale.
-        if (isa<Float16Type, BFloat16Type>(element))
-          normal = scalar.roundTo(normal, element);
-        normal = scalar.mul(normal, args[2]);
-        return hasBias ? scalar.add(normal, args[3]) : normal;
-      });
+  Value result =
+      buildBroadcast(context, tensors, types, element,
+                     [&](ScalarBuilder &scalar, ValueRange args) {
+                       Value normal = scalar.mul(args[0], args[1]);
+                       // The normal numbers are rounded to the input's type
+                       // before the scale.
+                       if (isa<Float16Type, BFloat16Type>(element))
+                         normal = scalar.roundTo(normal, element);
+                       normal = scalar.mul(normal, args[2]);
+                       return hasBias ? scalar.add(normal, args[3]) : normal;
+                     });
   SmallVector<Value> results{result};
   for (unsigned i = 1; i < context.node.getNumResults(); ++i)
     results.push_back(i == 1 ? mean : inverse);

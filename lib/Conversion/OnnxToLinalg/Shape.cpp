@@ -125,9 +125,8 @@ static FailureOr<Sizes> resolveShape(NodeContext &context,
     } else if (!known) {
       isDynamic = true;
       if (copiesZero && axis < own.size())
-        size = scalar.select(
-            scalar.isZero(cast<Value>(size)), context.toValue(own[axis]),
-            cast<Value>(size));
+        size = scalar.select(scalar.isZero(cast<Value>(size)),
+                             context.toValue(own[axis]), cast<Value>(size));
     }
   }
   OpFoldResult total = getProduct(context, own);
@@ -141,7 +140,8 @@ static FailureOr<Sizes> resolveShape(NodeContext &context,
     Sizes others(sizes);
     others.erase(others.begin() + *inferred);
     OpFoldResult product = getProduct(context, others);
-    auto count = getConstantIntValue(total), rest = getConstantIntValue(product);
+    auto count = getConstantIntValue(total),
+         rest = getConstantIntValue(product);
     if (count && rest)
       sizes[*inferred] =
           context.rewriter.getIndexAttr(*rest == 0 ? 0 : *count / *rest);
@@ -152,8 +152,8 @@ static FailureOr<Sizes> resolveShape(NodeContext &context,
     Value product = scalar.index(1), minusOne = scalar.index(-1);
     for (OpFoldResult size : sizes) {
       Value value = context.toValue(size);
-      Value factor = scalar.select(scalar.equal(value, minusOne),
-                                   scalar.index(1), value);
+      Value factor =
+          scalar.select(scalar.equal(value, minusOne), scalar.index(1), value);
       product = scalar.mul(product, factor);
     }
     Value rest = divide(product);
@@ -271,9 +271,9 @@ static LogicalResult convertSize(NodeContext &context) {
   Sizes sizes = context.getSizes(context.getInput(0));
   Value count = toI64(context, getProduct(context, sizes));
   auto type = RankedTensorType::get({}, context.rewriter.getI64Type());
-  return context.replace(tensor::FromElementsOp::create(
-                             context.rewriter, context.loc, type, count)
-                             .getResult());
+  return context.replace(
+      tensor::FromElementsOp::create(context.rewriter, context.loc, type, count)
+          .getResult());
 }
 
 static LogicalResult convertConstantOfShape(NodeContext &context) {
@@ -333,23 +333,23 @@ static LogicalResult convertRange(NodeContext &context) {
     Value rest = scalar.rem(wide, step), whole = scalar.div(wide, step);
     Value inexact = arith::CmpIOp::create(context.rewriter, context.loc,
                                           arith::CmpIPredicate::ne, rest, zero);
-    count = scalar.add(whole, arith::ExtUIOp::create(context.rewriter,
-                                                     context.loc, i64, inexact));
-    Value backwards = arith::XOrIOp::create(context.rewriter, context.loc,
-                                            scalar.less(wide, zero),
-                                            scalar.less(step, zero));
+    count = scalar.add(whole, arith::ExtUIOp::create(
+                                  context.rewriter, context.loc, i64, inexact));
+    Value backwards =
+        arith::XOrIOp::create(context.rewriter, context.loc,
+                              scalar.less(wide, zero), scalar.less(step, zero));
     count = scalar.select(backwards, zero, count);
   }
   count = scalar.max(count, scalar.integer(i64, 0));
-  OpFoldResult size = arith::IndexCastOp::create(
-                          context.rewriter, context.loc,
-                          context.rewriter.getIndexType(), count)
-                          .getResult();
+  OpFoldResult size =
+      arith::IndexCastOp::create(context.rewriter, context.loc,
+                                 context.rewriter.getIndexType(), count)
+          .getResult();
   return context.replace(buildTensor(
       context.rewriter, context.loc, size, getStoredType(element),
       [&](ScalarBuilder &body, ValueRange indices) {
-        Value position = arith::IndexCastOp::create(body.builder, body.loc, i64,
-                                                    indices[0]);
+        Value position =
+            arith::IndexCastOp::create(body.builder, body.loc, i64, indices[0]);
         Value steps = body.convert(position, i64, element);
         return body.encode(body.add(start, body.mul(steps, delta)), element);
       }));
@@ -437,8 +437,8 @@ struct Interval {
 };
 } // namespace
 
-static Interval getStaticInterval(NodeContext &context, int64_t size, int64_t start,
-                            int64_t end, int64_t step) {
+static Interval getStaticInterval(NodeContext &context, int64_t size,
+                                  int64_t start, int64_t end, int64_t step) {
   auto clamp = [&](int64_t position, int64_t low, int64_t high) {
     return std::clamp(position < 0 ? position + size : position, low, high);
   };
@@ -454,14 +454,15 @@ static Interval getStaticInterval(NodeContext &context, int64_t size, int64_t st
 }
 
 static Interval getInterval(NodeContext &context, OpFoldResult size,
-                      OpFoldResult start, OpFoldResult end, OpFoldResult step) {
-  auto knownSize = getConstantIntValue(size), knownStart =
-                                                  getConstantIntValue(start);
-  auto knownEnd = getConstantIntValue(end), knownStep =
-                                                getConstantIntValue(step);
+                            OpFoldResult start, OpFoldResult end,
+                            OpFoldResult step) {
+  auto knownSize = getConstantIntValue(size),
+       knownStart = getConstantIntValue(start);
+  auto knownEnd = getConstantIntValue(end),
+       knownStep = getConstantIntValue(step);
   if (knownSize && knownStart && knownEnd && knownStep && *knownStep != 0)
     return getStaticInterval(context, *knownSize, *knownStart, *knownEnd,
-                          *knownStep);
+                             *knownStep);
   // A positive constant end that counts from 0 on a size that is not known may
   // still lie behind it, so everything is clamped when the code runs.
   ScalarBuilder scalar = context.scalar();
@@ -469,14 +470,13 @@ static Interval getInterval(NodeContext &context, OpFoldResult size,
   Value zero = scalar.index(0), one = scalar.index(1);
   Value forward = scalar.less(zero, stride);
   Value last = scalar.sub(length, one);
-  Value from =
-      clampPosition(context, context.toValue(start), length, zero,
-                    scalar.select(forward, length, last));
-  Value to = clampPosition(context, context.toValue(end), length,
-                           scalar.select(forward, zero, scalar.index(-1)),
-                           length);
-  Value difference = scalar.select(forward, scalar.sub(to, from),
-                                   scalar.sub(from, to));
+  Value from = clampPosition(context, context.toValue(start), length, zero,
+                             scalar.select(forward, length, last));
+  Value to =
+      clampPosition(context, context.toValue(end), length,
+                    scalar.select(forward, zero, scalar.index(-1)), length);
+  Value difference =
+      scalar.select(forward, scalar.sub(to, from), scalar.sub(from, to));
   Value magnitude = scalar.select(forward, stride, scalar.sub(zero, stride));
   Value rounded = scalar.add(difference, scalar.sub(magnitude, one));
   Value count = scalar.max(scalar.div(rounded, magnitude), zero);
@@ -504,8 +504,7 @@ static LogicalResult convertSlice(NodeContext &context) {
   if (failed(starts) || failed(ends) || failed(steps) || failed(given))
     return failure();
   SmallVector<int64_t> axes =
-      *given ? **given
-             : llvm::to_vector(llvm::seq<int64_t>(0, starts->size()));
+      *given ? **given : llvm::to_vector(llvm::seq<int64_t>(0, starts->size()));
   auto normal = normalizeAxes(context, axes, rank);
   if (failed(normal))
     return failure();
@@ -518,7 +517,7 @@ static LogicalResult convertSlice(NodeContext &context) {
   SmallVector<std::optional<Interval>> ranges(rank);
   for (auto [i, axis] : llvm::enumerate(*normal)) {
     ranges[axis] = getInterval(context, sizes[axis], (*starts)[i], (*ends)[i],
-                            (*steps)[i]);
+                               (*steps)[i]);
     sizes[axis] = ranges[axis]->size;
   }
   return context.replace(buildTensor(
@@ -553,10 +552,10 @@ static LogicalResult convertGather(NodeContext &context) {
   if (!axis)
     return context.fail("axis is out of range");
   if (isQuantized(context.getInputType(0)))
-    return context.replace(
-        GatherOp::create(context.rewriter, context.loc,
-                         context.node.getInput(0), indices, *axis)
-            .getResult());
+    return context.replace(GatherOp::create(context.rewriter, context.loc,
+                                            context.node.getInput(0), indices,
+                                            *axis)
+                               .getResult());
   Value table = context.getInput(0);
   Sizes own = context.getSizes(table), sizes;
   llvm::append_range(sizes, ArrayRef(own).take_front(*axis));
@@ -565,8 +564,7 @@ static LogicalResult convertGather(NodeContext &context) {
   return context.replace(buildTensor(
       context.rewriter, context.loc, sizes, getStoredElement(table),
       [&](ScalarBuilder &scalar, ValueRange loops) {
-        Value index =
-            extract(scalar, indices, loops.slice(*axis, indexRank));
+        Value index = extract(scalar, indices, loops.slice(*axis, indexRank));
         SmallVector<Value> source(loops.take_front(*axis));
         source.push_back(resolveIndex(
             scalar, index, toValue(scalar.builder, scalar.loc, own[*axis])));
@@ -586,9 +584,8 @@ static LogicalResult convertGatherElements(NodeContext &context) {
       context.rewriter, context.loc, context.getSizes(indices),
       getStoredElement(x), [&](ScalarBuilder &scalar, ValueRange loops) {
         SmallVector<Value> source(loops);
-        source[*axis] =
-            resolveIndex(scalar, extract(scalar, indices, loops),
-                         toValue(scalar.builder, scalar.loc, size));
+        source[*axis] = resolveIndex(scalar, extract(scalar, indices, loops),
+                                     toValue(scalar.builder, scalar.loc, size));
         return extract(scalar, x, source);
       }));
 }
@@ -623,9 +620,8 @@ static LogicalResult convertExpand(NodeContext &context) {
         SmallVector<Value> source;
         for (auto [loop, size] : llvm::zip(loops.drop_front(leading), own)) {
           Value extent = toValue(scalar.builder, scalar.loc, size);
-          source.push_back(
-              scalar.select(scalar.equal(extent, scalar.index(1)),
-                            scalar.index(0), loop));
+          source.push_back(scalar.select(scalar.equal(extent, scalar.index(1)),
+                                         scalar.index(0), loop));
         }
         return extract(scalar, x, source);
       }));
@@ -641,16 +637,16 @@ static LogicalResult convertTile(NodeContext &context) {
     return context.fail("expects a repeat for each dimension");
   for (auto [size, repeat] : llvm::zip(own, *repeats))
     sizes.push_back(getProduct(context, {size, repeat}));
-  return context.replace(buildTensor(
-      context.rewriter, context.loc, sizes, getStoredElement(x),
-      [&](ScalarBuilder &scalar, ValueRange loops) {
-        SmallVector<Value> source;
-        for (auto [loop, size] : llvm::zip(loops, own))
-          source.push_back(arith::RemUIOp::create(
-              scalar.builder, scalar.loc, loop,
-              toValue(scalar.builder, scalar.loc, size)));
-        return extract(scalar, x, source);
-      }));
+  return context.replace(
+      buildTensor(context.rewriter, context.loc, sizes, getStoredElement(x),
+                  [&](ScalarBuilder &scalar, ValueRange loops) {
+                    SmallVector<Value> source;
+                    for (auto [loop, size] : llvm::zip(loops, own))
+                      source.push_back(arith::RemUIOp::create(
+                          scalar.builder, scalar.loc, loop,
+                          toValue(scalar.builder, scalar.loc, size)));
+                    return extract(scalar, x, source);
+                  }));
 }
 
 /// Keeps the upper or lower triangle of the last two dimensions, shifted by k.
@@ -670,8 +666,8 @@ static LogicalResult convertTrilu(NodeContext &context) {
         Value diagonal = scalar.add(row, shift);
         Value kept = upper ? scalar.lessEqual(diagonal, column)
                            : scalar.lessEqual(column, diagonal);
-        Value zero = scalar.encode(
-            scalar.constant(getComputedType(element), 0), element);
+        Value zero = scalar.encode(scalar.constant(getComputedType(element), 0),
+                                   element);
         return scalar.select(kept, extract(scalar, x, loops), zero);
       }));
 }

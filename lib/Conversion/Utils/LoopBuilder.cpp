@@ -6,8 +6,8 @@
 
 #include "nibble/Conversion/LoopBuilder.h"
 
-#include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Arith/Utils/Utils.h"
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/Dialect/Utils/StaticValueUtils.h"
 
@@ -31,15 +31,14 @@ Value nibble::toValue(OpBuilder &builder, Location loc, OpFoldResult size) {
 Value nibble::buildTensor(OpBuilder &builder, Location loc,
                           ArrayRef<OpFoldResult> sizes, Type elementType,
                           Body body) {
-  return buildElementwise(
-      builder, loc, {}, {}, sizes, elementType,
-      [&](ScalarBuilder &scalar, ValueRange) {
-        SmallVector<Value> indices;
-        for (size_t i = 0; i < sizes.size(); ++i)
-          indices.push_back(
-              linalg::IndexOp::create(scalar.builder, scalar.loc, i));
-        return body(scalar, indices);
-      });
+  return buildElementwise(builder, loc, {}, {}, sizes, elementType,
+                          [&](ScalarBuilder &scalar, ValueRange) {
+                            SmallVector<Value> indices;
+                            for (size_t i = 0; i < sizes.size(); ++i)
+                              indices.push_back(linalg::IndexOp::create(
+                                  scalar.builder, scalar.loc, i));
+                            return body(scalar, indices);
+                          });
 }
 
 Value nibble::buildElementwise(OpBuilder &builder, Location loc,
@@ -66,8 +65,7 @@ Value nibble::buildReduction(OpBuilder &builder, Location loc,
                              ArrayRef<utils::IteratorType> iterators,
                              ArrayRef<OpFoldResult> sizes, Value initial,
                              Body body) {
-  Value empty =
-      tensor::EmptyOp::create(builder, loc, sizes, initial.getType());
+  Value empty = tensor::EmptyOp::create(builder, loc, sizes, initial.getType());
   Value filled =
       linalg::FillOp::create(builder, loc, initial, empty).getResult(0);
   return linalg::GenericOp::create(

@@ -96,9 +96,9 @@ static Value buildLimit(ScalarBuilder &scalar, Type element, bool highest) {
   if (isa<FloatType>(type))
     return scalar.infinity(type, !highest);
   auto integer = cast<IntegerType>(element);
-  APInt limit = getIntegerLimit(integer.getWidth(),
-                                integer.isUnsigned() || element.isInteger(1),
-                                highest);
+  APInt limit =
+      getIntegerLimit(integer.getWidth(),
+                      integer.isUnsigned() || element.isInteger(1), highest);
   unsigned width = type.getIntOrFloatBitWidth();
   limit = integer.isUnsigned() ? limit.zext(width) : limit.sext(width);
   return arith::ConstantOp::create(scalar.builder, scalar.loc,
@@ -147,8 +147,8 @@ Value ScalarBuilder::div(Value a, Value b) {
     quotient = arith::DivUIOp::create(builder, loc, a, divisor);
   } else {
     Value minusOne = equal(divisor, integer(b.getType(), -1));
-    quotient = arith::DivSIOp::create(builder, loc, a,
-                                      select(minusOne, one, divisor));
+    quotient =
+        arith::DivSIOp::create(builder, loc, a, select(minusOne, one, divisor));
     quotient = select(minusOne, neg(a), quotient);
   }
   return select(zero, integer(a.getType(), 0), quotient);
@@ -231,8 +231,8 @@ Value ScalarBuilder::lookUp(ArrayRef<float> table, Value position) {
   size_t size = llvm::PowerOf2Ceil(table.size());
   SmallVector<float> entries(table);
   entries.resize(size, std::numeric_limits<float>::quiet_NaN());
-  auto type = RankedTensorType::get({static_cast<int64_t>(size)},
-                                    builder.getF32Type());
+  auto type =
+      RankedTensorType::get({static_cast<int64_t>(size)}, builder.getF32Type());
   Value constant = arith::ConstantOp::create(
       builder, loc, DenseElementsAttr::get(type, ArrayRef<float>(entries)));
   Value wide = arith::IndexCastUIOp::create(builder, loc,
@@ -303,15 +303,15 @@ Value ScalarBuilder::encodeSmallFloat(Value number, FloatType type,
   APFloat magic = llvm::scalbn(smallest, 23, APFloat::rmNearestTiesToEven);
   // In the format's own bits, where its least normal number has exponent 1.
   int64_t rebias =
-      leastNormal - (int64_t(getBits(APFloat::getSmallestNormalized(format)))
-                     << dropped);
+      leastNormal -
+      (int64_t(getBits(APFloat::getSmallestNormalized(format))) << dropped);
 
   Value bits = arith::BitcastOp::create(builder, loc, i32, number);
   Value magnitude = bitAnd(bits, 0x7fffffff);
   Value odd = bitAnd(shiftRight(magnitude, dropped), 1);
   Value rounded = add(magnitude, integer(i32, (1 << (dropped - 1)) - 1));
-  Value normal = shiftRight(sub(add(rounded, odd), integer(i32, rebias)),
-                            dropped);
+  Value normal =
+      shiftRight(sub(add(rounded, odd), integer(i32, rebias)), dropped);
   Value magicValue = arith::ConstantOp::create(
       builder, loc, builder.getFloatAttr(builder.getF32Type(), magic));
   Value absolute =
@@ -319,23 +319,21 @@ Value ScalarBuilder::encodeSmallFloat(Value number, FloatType type,
   Value sum = add(absolute, magicValue);
   Value tiny = sub(arith::BitcastOp::create(builder, loc, i32, sum),
                    integer(i32, getBits(magic)));
-  Value isNormal = arith::CmpIOp::create(
-      builder, loc, arith::CmpIPredicate::uge, magnitude,
-      integer(i32, leastNormal));
+  Value isNormal =
+      arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::uge, magnitude,
+                            integer(i32, leastNormal));
   Value code = select(isNormal, normal, tiny);
 
   int64_t largest = getBits(APFloat::getLargest(format));
-  int64_t notANumber = APFloat::semanticsHasNaN(format)
-                           ? getBits(APFloat::getNaN(format))
-                           : 0;
+  int64_t notANumber =
+      APFloat::semanticsHasNaN(format) ? getBits(APFloat::getNaN(format)) : 0;
   int64_t beyond = largest;
   if (overflow == Overflow::Propagate && APFloat::semanticsHasInf(format))
     beyond = getBits(APFloat::getInf(format));
   else if (overflow == Overflow::Propagate && APFloat::semanticsHasNaN(format))
     beyond = notANumber;
-  Value tooLarge =
-      arith::OrIOp::create(builder, loc, isAbove(code, largest),
-                           isAbove(magnitude, 0x7f7fffff));
+  Value tooLarge = arith::OrIOp::create(builder, loc, isAbove(code, largest),
+                                        isAbove(magnitude, 0x7f7fffff));
   code = select(tooLarge, integer(i32, beyond), code);
 
   unsigned width = type.getWidth();
@@ -359,8 +357,8 @@ Value ScalarBuilder::encodeExponentUp(Value number) {
   Value bits = arith::BitcastOp::create(builder, loc, i32, number);
   // One more wherever the mantissa is not 0; denormals become 2^-127 or 2^-126.
   Value raised = add(bits, integer(i32, 0x7fffff));
-  Value exponent = arith::ShRUIOp::create(builder, loc, raised,
-                                          integer(i32, 23));
+  Value exponent =
+      arith::ShRUIOp::create(builder, loc, raised, integer(i32, 23));
   Value isTiny = arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::ule,
                                        bits, integer(i32, 0x400000));
   exponent = select(isTiny, integer(i32, 0), exponent);
@@ -432,8 +430,7 @@ Value ScalarBuilder::toInteger(Value number, IntegerType element) {
     APInt limit =
         getIntegerLimit(element.getWidth(), element.isUnsigned(), highest);
     APFloat value(floatType.getFloatSemantics());
-    value.convertFromAPInt(limit, !element.isUnsigned(),
-                           APFloat::rmTowardZero);
+    value.convertFromAPInt(limit, !element.isUnsigned(), APFloat::rmTowardZero);
     return arith::ConstantOp::create(builder, loc,
                                      builder.getFloatAttr(floatType, value));
   };
@@ -480,10 +477,10 @@ Value ScalarBuilder::convert(Value number, Type from, Type to) {
   unsigned source = number.getType().getIntOrFloatBitWidth();
   unsigned target = type.getIntOrFloatBitWidth();
   if (source < target)
-    number = zeroExtends
-                 ? arith::ExtUIOp::create(builder, loc, type, number).getResult()
-                 : arith::ExtSIOp::create(builder, loc, type, number)
-                       .getResult();
+    number =
+        zeroExtends
+            ? arith::ExtUIOp::create(builder, loc, type, number).getResult()
+            : arith::ExtSIOp::create(builder, loc, type, number).getResult();
   else if (source > target)
     number = arith::TruncIOp::create(builder, loc, type, number);
   return wrap(number, cast<IntegerType>(to));

@@ -61,8 +61,8 @@ LogicalResult CompiledModel::takeWeights(ModuleOp module) {
   for (unsigned i = 0; i < main.getNumArguments(); ++i) {
     main.setArgAttr(i, "bufferization.writable",
                     BoolAttr::get(module.getContext(), false));
-    auto value = main.getArgAttrOfType<DenseResourceElementsAttr>(
-        i, kWeightAttrName);
+    auto value =
+        main.getArgAttrOfType<DenseResourceElementsAttr>(i, kWeightAttrName);
     if (!value)
       continue;
     main.removeArgAttr(i, kWeightAttrName);
@@ -83,7 +83,8 @@ LogicalResult CompiledModel::takeWeights(ModuleOp module) {
   return success();
 }
 
-static Expected<std::unique_ptr<ExecutionEngine>> createEngine(ModuleOp module) {
+static Expected<std::unique_ptr<ExecutionEngine>>
+createEngine(ModuleOp module) {
   static const bool initialized = [] {
     llvm::InitializeNativeTarget();
     llvm::InitializeNativeTargetAsmPrinter();
@@ -99,8 +100,8 @@ static Expected<std::unique_ptr<ExecutionEngine>> createEngine(ModuleOp module) 
   if (!machine)
     return machine.takeError();
   std::unique_ptr<llvm::TargetMachine> target = std::move(*machine);
-  auto optimize = makeOptimizingTransformer(/*optLevel=*/2, /*sizeLevel=*/0,
-                                            target.get());
+  auto optimize =
+      makeOptimizingTransformer(/*optLevel=*/2, /*sizeLevel=*/0, target.get());
   ExecutionEngineOptions options;
   options.transformer = optimize;
   options.jitCodeGenOptLevel = llvm::CodeGenOptLevel::Default;
