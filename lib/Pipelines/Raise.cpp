@@ -8,6 +8,8 @@
 
 #include "nibble/Conversion/OnnxToNibble.h"
 
+#include "mlir/Pass/PassManager.h"
+
 void nibble::buildRaisePipeline(mlir::OpPassManager &passes) {
   passes.addPass(createConvertOnnxToNibble());
 }

@@ -64,7 +64,7 @@ LogicalResult nibble::saveModel(ModuleOp module, StringRef path,
     if (failed(writeBytecodeToFile(module, os)))
       return module.emitError("cannot be written as bytecode");
   } else {
-    module->print(os, OpPrintingFlags().useLocalScope());
+    module->print(os);
     os << "\n";
   }
   if (llvm::Error error = (*file)->commit())

@@ -93,11 +93,12 @@ def difference(before, after):
     return ""
 
 
-def session(model):
+def session(model, optimized=True):
     options = onnxruntime.SessionOptions()
     # ONNX Runtime 1.32 fuses 2-bit Q/DQ wrongly (and not reproducibly) where N is no
     # multiple of 4.
-    if any(t.data_type in (TensorProto.INT2, TensorProto.UINT2) for t in model.graph.initializer):
+    two_bits = (TensorProto.INT2, TensorProto.UINT2)
+    if not optimized or any(t.data_type in two_bits for t in model.graph.initializer):
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
@@ -640,6 +641,94 @@ def check_product(name, model, other):
     found = session(other).run(None, feeds)[0]
     error = np.abs(expected - found).max() / np.abs(expected).max()
     checks.check(error <= 1e-6, f"{name}: outputs differ by {error:.2g}")
+
+
+# --------------------------------------------------------------------------------------
+# The meaning of the nibble form
+# --------------------------------------------------------------------------------------
+
+
+def check_meaning(name, model, folder, tolerance):
+    """What was read computes what the file says: the reference lowering of the nibble
+    form gives ONNX Runtime's outputs. `tolerance` is relative; for codes, a step."""
+    source, raised = folder / "meaning.onnx", folder / "meaning.mlir"
+    onnx.save(model, source)
+    support.must_run(OPT, source, IN, "-o", raised)
+    feeds = feeds_of(model)
+    for index, value in enumerate(feeds.values()):
+        tensor = numpy_helper.from_array(value)
+        (folder / f"input_{index}.pb").write_bytes(tensor.SerializeToString())
+    done = support.run(support.tool("nibble-run-reference"), raised, "--inputs", folder,
+                       "--outputs", folder)
+    if not checks.check(done.code == 0, f"{name}: {str(done)[:1500]}"):
+        return
+    # Optimized, it computes Q/DQ with activations in 8 bits.
+    expected = session(model, optimized=False).run(None, feeds)
+    for index, values in enumerate(expected):
+        tensor = onnx.load_tensor(folder / f"output_{index}.pb")
+        found = numpy_helper.to_array(tensor).astype(np.float64)
+        values = values.astype(np.float64)
+        error = np.abs(found - values).max()
+        if np.issubdtype(expected[index].dtype, np.floating):
+            error /= np.abs(values).max()
+        checks.check(error <= tolerance, f"{name}: output {index} is off by {error:.3g}")
+
+
+def qlinear_model(kind, per_channel):
+    """QLinearConv or QLinearMatMul, with one scale or one for each channel."""
+    generator = np.random.default_rng(21)
+    conv = kind == "QLinearConv"
+    shape = [4, 3, 3, 3] if conv else [27, 4]
+    scales = scales_of(generator, TensorProto.FLOAT, [4])
+    data = random_bytes(generator, 108).tobytes()
+    initializers = [
+        numpy_helper.from_array(np.float32(0.02), "xs"),
+        numpy_helper.from_array(np.uint8(120), "xz"),
+        raw_tensor("w", TensorProto.INT8, shape, data),
+        numpy_helper.from_array(scales if per_channel else scales[0], "ws"),
+        numpy_helper.from_array(np.zeros([4] if per_channel else [], np.int8), "wz"),
+        numpy_helper.from_array(np.float32(0.5), "ys"),
+        numpy_helper.from_array(np.uint8(100), "yz"),
+    ]
+    inputs = ["x", "xs", "xz", "w", "ws", "wz", "ys", "yz"]
+    if conv:
+        bias = generator.integers(-999, 999, 4).astype(np.int32)
+        initializers.append(numpy_helper.from_array(bias, "bias"))
+        node = helper.make_node(kind, [*inputs, "bias"], ["y"], pads=[1, 1, 1, 1])
+        x, y = [1, 3, 6, 6], [1, 4, 6, 6]
+    else:
+        node = helper.make_node(kind, inputs, ["y"])
+        x, y = [5, 27], [5, 4]
+    return model_of([node], [("x", TensorProto.UINT8, x)], [("y", TensorProto.UINT8, y)],
+                    initializers)
+
+
+def test_meaning(folder):
+    for bits in (2, 4, 8):
+        for zeros in ("none", "packed") + (() if bits == 8 else ("float",)):
+            for k, n, block in ((64, 6, 32), (67, 5, 16)):
+                model = nbits_model(bits, block, zeros, k, n, True, extra={"accuracy_level": 1})
+                name = f"meaning of MatMulNBits, {bits} bits, zeros {zeros}, {k}x{n}"
+                check_meaning(name, model, folder, 1e-5)
+    for zeros in (False, True):
+        for bits, storage in ((4, TensorProto.UINT8), (8, TensorProto.UINT8),
+                              (4, TensorProto.UINT4), (4, TensorProto.INT4)):
+            model = gather_model(bits, storage, zeros, 9, 48, 16)
+            check_meaning(f"meaning of GatherBlockQuantized {storage} {zeros}", model, folder, 1e-6)
+    for kind in (0, 1):
+        for k, n, block in ((96, 5, 32), (64, 3, 16)):
+            check_meaning(f"meaning of MatMulBnb4 {kind}", bnb4_model(kind, k, n, block), folder,
+                          1e-5)
+    for data_type in (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4):
+        for granularity in ("tensor", "axis", "blocked"):
+            model = dequantize_model(data_type, granularity, True, 37, 5, axis=1)
+            name = f"meaning of DequantizeLinear {data_type} {granularity}"
+            check_meaning(name, model, folder, 1e-5)
+    for per_channel in (False, True):
+        for kind in ("QLinearConv", "QLinearMatMul"):
+            model = qlinear_model(kind, per_channel)
+            check_round_trip(f"{kind} {per_channel}", model, folder, ["nibble.quantize"])
+        check_meaning(f"meaning of QLinearMatMul {per_channel}", model, folder, 1)
 
 
 def main():

@@ -24,6 +24,7 @@ def ConvertOnnxToNibble : Pass<"convert-onnx-to-nibble", "::mlir::ModuleOp"> {
     | DynamicQuantizeLinear              | `nibble.quantize_dynamic` and its codes, scales and zeros |
     | MatMulNBits, MatMulBnb4            | `nibble.assemble` [N, K], Transpose, MatMul (and Add of the bias) |
     | GatherBlockQuantized               | `nibble.assemble`, Gather            |
+    | QLinearMatMul, QLinearConv         | MatMul or Conv of quantized tensors, `nibble.quantize`, `nibble.codes` |
 
     Codes stay in the mapped file wherever their order is the same: always for
     DequantizeLinear, and for MatMulNBits where blocks fill K. A zero point that a
@@ -33,8 +34,8 @@ def ConvertOnnxToNibble : Pass<"convert-onnx-to-nibble", "::mlir::ModuleOp"> {
     `--convert-nibble-to-onnx` writes the same node again, provided that it still
     says the same. A node that the dialect cannot hold (computed scales, `g_idx`,
     FNUZ floats, …) stays as it is and says why in `nibble.kept`; so do
-    MatMulInteger, ConvInteger, QLinearMatMul and QLinearConv, which compute on
-    codes, and all nodes of local functions, which cannot hold constants.
+    MatMulInteger and ConvInteger, whose results are sums of codes without a
+    scale, and all nodes of local functions, which cannot hold constants.
 
     ```mlir
     %y = onnx.node "MatMulNBits" in "com.microsoft"(%x, %b, %s, %z) outputs ["y"]

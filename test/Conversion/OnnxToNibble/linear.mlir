@@ -106,4 +106,24 @@ func.func @output() -> tensor<2xf32> {
   %y = onnx.node "DequantizeLinear"(%codes, %scale) outputs ["y"] : (tensor<2xi8>, tensor<f32>) -> tensor<2xf32>
   return %y : tensor<2xf32>
 }
+
+// A product of what the codes stand for; its shape need not be known.
+// CHECK-LABEL: func.func @qlinear
+// CHECK: %[[A:.*]] = nibble.assemble %{{.*}} : tensor<3x2xf32, #nibble.quantized<u8, block = [*, *], scale = f32, zero = u8>>
+// CHECK: %[[B:.*]] = nibble.assemble %{{.*}} : tensor<2x4xf32, #nibble.quantized<i8, block = [*, *], scale = f32, zero = i8>>
+// CHECK: %[[P:.*]] = onnx.node "MatMul"(%[[A]], %[[B]]) outputs ["y.expressed"]
+// CHECK: %[[Q:.*]] = nibble.quantize %[[P]]
+// CHECK: nibble.codes %[[Q]]
+// BACK-LABEL: func.func @qlinear
+// BACK: onnx.node "QLinearMatMul"(%arg0, %[[S:.*]], %[[Z:.*]], %{{.*}}, %[[S]], %{{.*}}, %[[S]], %[[Z]]) outputs ["y"]
+// BACK-NEXT: return
+func.func @qlinear(%a: tensor<3x2xui8>) -> !onnx.unknown {
+  %b = onnx.constant "b" : tensor<2x4xi8> = dense<7>
+  %s = onnx.constant "s" : tensor<f32> = dense<0.5>
+  %z = onnx.constant "z" : tensor<ui8> = dense<128>
+  %bz = onnx.constant "bz" : tensor<i8> = dense<0>
+  %y = onnx.node "QLinearMatMul"(%a, %s, %z, %b, %s, %bz, %s, %z) outputs ["y"]
+      : (tensor<3x2xui8>, tensor<f32>, tensor<ui8>, tensor<2x4xi8>, tensor<f32>, tensor<i8>, tensor<f32>, tensor<ui8>) -> !onnx.unknown
+  return %y : !onnx.unknown
+}
 }
