@@ -141,19 +141,19 @@ def check_outputs(name, before, after):
 
 def check_round_trip(name, model, folder, raises=None):
     """raises: texts that the nibble form must contain."""
-    text, complaint = raised_text(model, folder)
-    if not checks.check(text is not None, f"{name}: {complaint}"):
-        return
-    for wanted in raises or []:
-        checks.check(wanted in text, lambda: f"{name}: no {wanted!r} in\n{text[:1500]}")
     after, complaint = convert(model, folder, IN, OUT)
     if not checks.check(after is not None, f"{name}: {complaint}"):
         return
     counts["models"] += 1
+    text = (folder / "step1.mlir").read_text()
+    for wanted in raises or []:
+        checks.check(wanted in text, lambda: f"{name}: no {wanted!r} in\n{text[:1500]}")
     problem = difference(model, after)
     checks.check(not problem, f"{name}: {problem}")
     check_outputs(name, model, after)
     # What passes between do to ops that they do not know must not matter.
+    if counts["models"] % 3:
+        return
     after, complaint = convert(model, folder, IN, f"--canonicalize --cse {OUT}", form="mlirbc")
     if checks.check(after is not None, f"{name}, canonicalized: {complaint}"):
         problem = difference(model, after)
