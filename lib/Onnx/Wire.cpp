@@ -197,7 +197,7 @@ std::string Writer::str() const {
 
 void wire::writeLarge(llvm::raw_ostream &os, llvm::ArrayRef<char> bytes,
                       bool mapped) {
-  constexpr size_t piece = size_t(16) << 20;
+  constexpr size_t piece = size_t(4) << 20;
   while (!bytes.empty()) {
     auto part = bytes.take_front(piece);
     os.write(part.data(), part.size());

@@ -4,6 +4,7 @@
 never a crash or a hang, and nothing half-written left behind."""
 
 import concurrent.futures
+import contextlib
 import os
 import pathlib
 import random
@@ -431,7 +432,9 @@ def main():
     checks = support.Checks()
     groups = [check_errors, check_truncations, check_mutants, check_outputs, check_interrupt]
     for group in groups:
-        with support.scratch() as folder:
+        # Two tests that write gigabytes at once would only measure the disk.
+        alone = support.only_one("disk") if group is check_interrupt else contextlib.nullcontext()
+        with alone, support.scratch() as folder:
             group(pathlib.Path(folder), checks)
     checks.finish()
 

@@ -180,6 +180,7 @@ def check_model(name, write, checks):
 
 
 checks = support.Checks()
-check_model("external data", write_external, checks)
-check_model("one file", write_single_file, checks)
+with support.only_one("disk"):
+    check_model("external data", write_external, checks)
+    check_model("one file", write_single_file, checks)
 checks.finish()
