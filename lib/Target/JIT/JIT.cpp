@@ -205,6 +205,13 @@ static Error checkInput(size_t index, const HostTensor &input,
   return Error::success();
 }
 
+/// One of the two pointers at the start of a descriptor.
+static char *getPointer(const intptr_t *words, unsigned position) {
+  char *pointer;
+  std::memcpy(static_cast<void *>(&pointer), words + position, sizeof(pointer));
+  return pointer;
+}
+
 /// Copies a result out of its buffer.
 static HostTensor takeResult(const intptr_t *words, RankedTensorType type) {
   HostTensor result;
@@ -214,7 +221,7 @@ static HostTensor takeResult(const intptr_t *words, RankedTensorType type) {
     result.shape.push_back(words[3 + axis]);
     count *= words[3 + axis];
   }
-  const char *data = reinterpret_cast<const char *>(words[1]) + words[2] * size;
+  const char *data = getPointer(words, 1) + words[2] * size;
   result.bytes.assign(data, data + count * size);
   return result;
 }
@@ -228,7 +235,7 @@ CompiledModel::run(ArrayRef<HostTensor> inputs) const {
   std::vector<Descriptor> descriptors;
   for (auto [index, input] : llvm::enumerate(inputs)) {
     if (Error error = checkInput(index, input, inputTypes[index], symbols))
-      return std::move(error);
+      return error;
     descriptors.emplace_back(const_cast<char *>(input.bytes.data()),
                              input.shape);
   }
@@ -247,19 +254,19 @@ CompiledModel::run(ArrayRef<HostTensor> inputs) const {
     pointers.push_back(descriptor.words.data());
   SmallVector<void *> packed;
   for (void *&pointer : pointers)
-    packed.push_back(&pointer);
+    packed.push_back(static_cast<void *>(&pointer));
   if (Error error = engine->invokePacked("_mlir_ciface_main", packed))
-    return std::move(error);
+    return error;
 
   std::vector<HostTensor> outputs;
-  std::set<intptr_t> buffers;
+  std::set<void *> buffers;
   const intptr_t *words = results.data();
   for (RankedTensorType type : resultTypes) {
     outputs.push_back(takeResult(words, type));
-    buffers.insert(words[0]);
+    buffers.insert(getPointer(words, 0));
     words += 3 + 2 * type.getRank();
   }
-  for (intptr_t buffer : buffers)
-    std::free(reinterpret_cast<void *>(buffer));
+  for (void *buffer : buffers)
+    std::free(buffer);
   return outputs;
 }
