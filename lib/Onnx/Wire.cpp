@@ -197,7 +197,8 @@ std::string Writer::str() const {
 
 void wire::writeLarge(llvm::raw_ostream &os, llvm::ArrayRef<char> bytes,
                       bool mapped) {
-  constexpr size_t piece = size_t(4) << 20;
+  // Small enough that a slow disk does not hold up an interrupt for long.
+  constexpr size_t piece = size_t(256) << 10;
   while (!bytes.empty()) {
     auto part = bytes.take_front(piece);
     os.write(part.data(), part.size());
