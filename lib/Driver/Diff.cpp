@@ -129,15 +129,10 @@ static Differences compareWeights(ModuleOp before, ModuleOp after) {
   return differences;
 }
 
-static OwningOpRef<ModuleOp> loadRaised(StringRef path, Session &session) {
-  OwningOpRef<ModuleOp> module = loadModel(path, &session.getContext());
-  if (!module)
-    return nullptr;
+static LogicalResult raise(ModuleOp module, Session &session) {
   PassManager passes(&session.getContext(), ModuleOp::getOperationName());
   buildRaisePipeline(passes);
-  if (failed(passes.run(*module)))
-    return nullptr;
-  return module;
+  return passes.run(module);
 }
 
 //===----------------------------------------------------------------------===//
@@ -224,9 +219,7 @@ int nibble::diff(const DiffCommand &command) {
     return ExitFailure;
   ModelReport reportBefore = describeModel(*before);
   ModelReport reportAfter = describeModel(*after);
-  before = loadRaised(command.before, session);
-  after = loadRaised(command.after, session);
-  if (!before || !after)
+  if (failed(raise(*before, session)) || failed(raise(*after, session)))
     return ExitFailure;
   Differences differences = compareWeights(*before, *after);
   if (command.json)

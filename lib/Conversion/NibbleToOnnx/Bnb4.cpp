@@ -20,13 +20,6 @@ using namespace mlir;
 using namespace nibble;
 using namespace nibble::onnx;
 
-static unsigned getReductionAxis(const WeightReader &reader) {
-  NodeOp node = reader.node;
-  bool last =
-      reader.kind == WeightReader::Gemm && node.getInt("transB", 0) != 0;
-  return last != static_cast<bool>(reader.transpose) ? 1 : 0;
-}
-
 std::optional<std::string> nibble::whyNotBnb4(const QuantizedWeight &weight) {
   StorageAttr storage = weight.encoding.getStorage();
   if (storage.getKind() != CodeKind::NF4 && storage.getKind() != CodeKind::FP4)

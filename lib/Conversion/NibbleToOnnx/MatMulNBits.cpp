@@ -41,11 +41,7 @@ constexpr size_t kMinBlockSize = 16; // ONNX Runtime's
 static std::optional<unsigned> getSharedAxis(const QuantizedWeight &weight) {
   std::optional<unsigned> shared;
   for (const WeightReader &reader : weight.readers) {
-    NodeOp node = reader.node;
-    bool last =
-        reader.kind == WeightReader::Gather ||
-        (reader.kind == WeightReader::Gemm && node.getInt("transB", 0) != 0);
-    unsigned axis = last != static_cast<bool>(reader.transpose) ? 1 : 0;
+    unsigned axis = getReductionAxis(reader);
     if (shared && *shared != axis)
       return std::nullopt;
     shared = axis;

@@ -61,6 +61,14 @@ std::string nibble::getWeightName(AssembleOp op) {
   return name.str();
 }
 
+unsigned nibble::getReductionAxis(const WeightReader &reader) {
+  NodeOp node = reader.node;
+  bool last =
+      reader.kind == WeightReader::Gather ||
+      (reader.kind == WeightReader::Gemm && node.getInt("transB", 0) != 0);
+  return last != static_cast<bool>(reader.transpose) ? 1 : 0;
+}
+
 Result<QuantizedWeight> nibble::readWeight(AssembleOp op) {
   QuantizedWeight weight;
   weight.op = op;

@@ -38,6 +38,10 @@ struct QuantizedWeight {
   std::vector<uint8_t> zeroPoints; // likewise, or empty
 };
 
+/// The dimension of the weight that `reader` sums over (MatMul, Gemm), or that
+/// a row of its table runs along (Gather).
+unsigned getReductionAxis(const WeightReader &reader);
+
 /// Reads the constants behind `op`; the failure says what no ONNX op holds.
 Result<QuantizedWeight> readWeight(AssembleOp op);
 
