@@ -9,6 +9,7 @@
 #include "nibble/Dialect/Nibble/IR/NibbleOps.h"
 #include "nibble/Dialect/Onnx/IR/TensorData.h"
 
+#include "mlir/Dialect/ControlFlow/IR/ControlFlowOps.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/Dialect/Utils/StaticValueUtils.h"
@@ -80,6 +81,12 @@ Value NodeContext::extractIndex(Value tensor, int64_t position) {
   Value element = tensor::ExtractOp::create(rewriter, loc, tensor, indices);
   return arith::IndexCastOp::create(rewriter, loc, rewriter.getIndexType(),
                                     element);
+}
+
+void NodeContext::check(Value condition, const Twine &message) {
+  cf::AssertOp::create(
+      rewriter, loc, condition,
+      ("node '" + node.getDisplayName() + "': " + message).str());
 }
 
 LogicalResult NodeContext::replace(ValueRange results) {

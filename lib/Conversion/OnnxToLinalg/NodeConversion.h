@@ -70,6 +70,10 @@ public:
     return ScalarBuilder(rewriter, loc, isUnsigned);
   }
 
+  /// Code that ends the run with an error that names the node where
+  /// `condition` is false at run time: "node 'x': index is out of range".
+  void check(mlir::Value condition, const llvm::Twine &message);
+
   /// Replaces the node. Each result is cast to the declared shape.
   mlir::LogicalResult replace(mlir::ValueRange results);
   mlir::LogicalResult fail(const llvm::Twine &why) {

@@ -12,6 +12,7 @@
 #include "nibble/Dialect/Onnx/IR/TensorData.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/ControlFlow/IR/ControlFlow.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Func/Transforms/FuncConversions.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
@@ -267,9 +268,10 @@ LogicalResult ConvertOnnxToLinalg::convert(ModuleOp module) {
   MLIRContext *context = &getContext();
   PlainTypeConverter types;
   ConversionTarget target(*context);
-  target.addLegalDialect<arith::ArithDialect, linalg::LinalgDialect,
-                         math::MathDialect, scf::SCFDialect,
-                         tensor::TensorDialect, NibbleDialect>();
+  target
+      .addLegalDialect<arith::ArithDialect, cf::ControlFlowDialect,
+                       linalg::LinalgDialect, math::MathDialect,
+                       scf::SCFDialect, tensor::TensorDialect, NibbleDialect>();
   target.addLegalOp<UnrealizedConversionCastOp>();
   target.addDynamicallyLegalOp<func::FuncOp>([&](func::FuncOp op) {
     return types.isSignatureLegal(op.getFunctionType()) &&
