@@ -9,12 +9,24 @@
 
 #include "nibble/Dialect/Nibble/IR/NibbleAttributes.h"
 #include "nibble/Dialect/Nibble/IR/NibbleDialect.h"
+#include "nibble/Numerics/PanelPacking.h"
 
 #include "mlir/Bytecode/BytecodeOpInterface.h"
 #include "mlir/IR/OpDefinition.h"
 #include "mlir/IR/OpImplementation.h"
+#include "mlir/Interfaces/DestinationStyleOpInterface.h"
 #include "mlir/Interfaces/InferTypeOpInterface.h"
 #include "mlir/Interfaces/SideEffectInterfaces.h"
+
+#include <optional>
+
+namespace nibble {
+
+/// How the packed bytes of a weight [K, N] with the layout `panel` are laid
+/// out; std::nullopt where the type is none (Spec C28).
+std::optional<PanelFormat> getPanelFormat(mlir::RankedTensorType weightType);
+
+} // namespace nibble
 
 #define GET_OP_CLASSES
 #include "nibble/Dialect/Nibble/IR/NibbleOps.h.inc"

@@ -1,0 +1,129 @@
+//===- NibbleKernelOps.cpp - What code generation adds --------------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "nibble/Dialect/Nibble/IR/NibbleOps.h"
+
+using namespace mlir;
+using namespace nibble;
+
+//===----------------------------------------------------------------------===//
+// Panels
+//===----------------------------------------------------------------------===//
+
+/// Bits that a code takes in a panel; 0 for a storage that has none.
+static unsigned getPanelBits(StorageAttr storage) {
+  if (!storage.isInteger())
+    return 0;
+  unsigned width = storage.getCodeType().getIntOrFloatBitWidth();
+  if (width > 8)
+    return 0;
+  return width <= 4 ? width : 8;
+}
+
+std::optional<PanelFormat>
+nibble::getPanelFormat(RankedTensorType weightType) {
+  QuantizedAttr encoding = getQuantization(weightType);
+  if (!encoding || !encoding.hasLayout() || weightType.getRank() != 2 ||
+      !weightType.hasStaticShape() ||
+      encoding.getLayout().getName() != "panel" || encoding.getFlat() ||
+      encoding.hasOutliers() || encoding.hasNestedScale() ||
+      encoding.getBlock()[1] != 1)
+    return std::nullopt;
+  auto group =
+      encoding.getLayout().getParameters().getAs<IntegerAttr>("group");
+  Type scale = cast<TypeAttr>(encoding.getScale()).getValue();
+  PanelFormat format;
+  format.bits = getPanelBits(encoding.getStorage());
+  if (!group || format.bits == 0 || !isa<Float16Type, Float32Type>(scale) ||
+      (encoding.hasZero() && encoding.getZero() != encoding.getStorage()))
+    return std::nullopt;
+  format.K = weightType.getDimSize(0);
+  format.N = weightType.getDimSize(1);
+  format.scaleBytes = scale.getIntOrFloatBitWidth() / 8;
+  format.hasZeros = encoding.hasZero();
+  int64_t extent = encoding.getBlock()[0], size = group.getInt();
+  bool wholeK = extent == QuantizedAttr::kWholeExtent ||
+                extent >= weightType.getDimSize(0);
+  if (size <= 0 || (!wholeK && extent % size != 0))
+    return std::nullopt;
+  format.group = size;
+  if (format.group % format.groupMultiple() != 0)
+    return std::nullopt;
+  return format;
+}
+
+//===----------------------------------------------------------------------===//
+// PackedMatmulOp
+//===----------------------------------------------------------------------===//
+
+/// Elements of the packed vector of `weight`; -1 where its type is none.
+static int64_t getPackedElements(RankedTensorType weight) {
+  if (std::optional<PanelFormat> format = getPanelFormat(weight))
+    return format->bytes();
+  if (weight.getEncoding())
+    return -1;
+  int64_t columns = PanelFormat::kColumns;
+  return llvm::divideCeil(weight.getDimSize(1), columns) * columns *
+         weight.getDimSize(0);
+}
+
+static bool agree(int64_t size, int64_t expected) {
+  return ShapedType::isDynamic(size) || ShapedType::isDynamic(expected) ||
+         size == expected;
+}
+
+LogicalResult PackedMatmulOp::verify() {
+  auto weight = dyn_cast<RankedTensorType>(getWeightType());
+  if (!weight || weight.getRank() != 2 || !weight.hasStaticShape() ||
+      !weight.getElementType().isF32())
+    return emitOpError("needs a static weight type [K, N] of f32 (Spec C28)");
+  int64_t elements = getPackedElements(weight);
+  if (elements < 0)
+    return emitOpError("has a weight type without a layout 'panel' that fits "
+                       "its encoding (Spec C28)");
+  auto packed = cast<ShapedType>(getWeight().getType());
+  if (packed.getElementType().isF32() != !weight.getEncoding() ||
+      !agree(packed.getDimSize(0), elements))
+    return emitOpError("needs a packed weight of ")
+           << elements << (weight.getEncoding() ? " bytes" : " f32 numbers")
+           << " (Spec C28)";
+  auto activations = cast<ShapedType>(getActivations().getType());
+  auto result = cast<ShapedType>(getInit().getType());
+  if (!agree(activations.getDimSize(1), weight.getDimSize(0)) ||
+      !agree(result.getDimSize(1), weight.getDimSize(1)) ||
+      !agree(activations.getDimSize(0), result.getDimSize(0)))
+    return emitOpError("has activations and a result that do not fit the "
+                       "weight (Spec C28)");
+  if (getBias() && !agree(cast<ShapedType>(getBias().getType()).getDimSize(0),
+                          weight.getDimSize(1)))
+    return emitOpError("has a bias that does not fit the weight (Spec C28)");
+  return success();
+}
+
+void PackedMatmulOp::getEffects(
+    SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
+        &effects) {
+  for (OpOperand &operand : getOperation()->getOpOperands()) {
+    if (!isa<MemRefType>(operand.get().getType()))
+      continue;
+    bool isInit = isDpsInit(&operand);
+    effects.emplace_back(isInit ? static_cast<MemoryEffects::Effect *>(
+                                      MemoryEffects::Write::get())
+                                : MemoryEffects::Read::get(),
+                         &operand, SideEffects::DefaultResource::get());
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// Dot4Op
+//===----------------------------------------------------------------------===//
+
+LogicalResult Dot4Op::verify() {
+  if (cast<VectorType>(getWeights().getType()).getDimSize(0) !=
+      4 * cast<VectorType>(getSums().getType()).getDimSize(0))
+    return emitOpError("takes four bytes for each sum (Spec C29)");
+  return success();
+}
