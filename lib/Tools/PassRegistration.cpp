@@ -14,6 +14,7 @@
 #include "nibble/Conversion/Passes.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Onnx/Transforms/Passes.h"
+#include "nibble/Pipelines/Cpu.h"
 #include "nibble/Pipelines/Reference.h"
 #include "nibble/Tools/Registration.h"
 
@@ -23,5 +24,6 @@ void nibble::registerNibblePasses() {
   registerOnnxToNibblePasses();
   registerNibbleTransformsPasses();
   onnx::registerOnnxTransformsPasses();
+  registerCpuPipeline();
   registerReferencePipeline();
 }

@@ -1,0 +1,44 @@
+//===- Cpu.h - A model as fast code for a CPU, as a pipeline ----*- C++ -*-===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef NIBBLE_PIPELINES_CPU_H
+#define NIBBLE_PIPELINES_CPU_H
+
+#include "mlir/Pass/PassManager.h"
+#include "mlir/Pass/PassOptions.h"
+
+#include <string>
+
+namespace nibble {
+
+struct CpuOptions : mlir::PassPipelineOptions<CpuOptions> {
+  Option<std::string> target{
+      *this, "target",
+      llvm::cl::desc("The instruction set to emit code for, by its name"),
+      llvm::cl::init("native")};
+  Option<bool> externalizeWeights{
+      *this, "externalize-weights",
+      llvm::cl::desc("Make large constants arguments of the main function"),
+      llvm::cl::init(true)};
+};
+
+/// {func, onnx, nibble} ⇒ {func, linalg, math, scf, tensor, arith}. Arguments
+/// of `main` that hold weights have the attribute `nibble.weight`.
+void buildCpuTensorPipeline(mlir::OpPassManager &passes,
+                            const CpuOptions &options);
+
+/// What buildCpuTensorPipeline gives ⇒ {llvm}, with a C interface for `main`.
+/// Buffers, errors and interrupts go through the runtime
+/// (include/nibble/Runtime).
+void buildCpuLoopPipeline(mlir::OpPassManager &passes,
+                          const CpuOptions &options);
+
+/// Registers both, one after the other, as `nibble-cpu`.
+void registerCpuPipeline();
+
+} // namespace nibble
+
+#endif // NIBBLE_PIPELINES_CPU_H
