@@ -54,7 +54,18 @@ target_include_directories(NibbleMLIRFlags SYSTEM INTERFACE
 # start, or, if it sets NIBBLE_STATIC_MLIR, just the parts of MLIR that it needs.
 set(NIBBLE_STATIC_MLIR_LIBRARIES
   MLIRBytecodeReader MLIRBytecodeWriter MLIRFuncDialect MLIRIR MLIRParser
-  MLIRPass MLIRTransforms)
+  MLIRPass MLIRTransforms
+  # Down to machine code. As a target, MLIRExecutionEngine brings libMLIR.so.
+  $<TARGET_FILE:MLIRExecutionEngine> $<TARGET_FILE:MLIRExecutionEngineUtils>
+  MLIRAffineToStandard MLIRArithToLLVM MLIRArithTransforms
+  MLIRBufferizationPipelines MLIRBufferizationToMemRef
+  MLIRBufferizationTransforms MLIRControlFlowToLLVM MLIRControlFlowTransforms
+  MLIRFuncToLLVM MLIRIndexToLLVM MLIRLLVMIRTransforms MLIRLinalgTransforms
+  MLIRMathToLLVM MLIRMathToLibm MLIRMemRefToLLVM MLIRMemRefTransforms
+  MLIRReconcileUnrealizedCasts MLIRSCFToControlFlow MLIRSCFTransforms
+  MLIRTensorInferTypeOpInterfaceImpl MLIRTensorTransforms MLIRUBToLLVM
+  MLIRBuiltinToLLVMIRTranslation MLIRLLVMToLLVMIRTranslation
+  MLIROpenMPToLLVMIRTranslation MLIRTargetLLVMIRExport)
 set(NIBBLE_IS_STATIC $<BOOL:$<TARGET_PROPERTY:NIBBLE_STATIC_MLIR>>)
 target_link_libraries(NibbleMLIRFlags INTERFACE NibbleFlags
   $<IF:${NIBBLE_IS_STATIC},${NIBBLE_STATIC_MLIR_LIBRARIES},MLIR>

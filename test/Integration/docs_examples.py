@@ -4,8 +4,8 @@
 
 An example of the README is a line of a block fenced as sh; of the help, a line that
 starts with "$ ", or with "nibble" under a heading "Examples:". Each runs in a folder
-with a small m.onnx, its quantized twin q.onnx, and m.mlir and m.mlirbc. The scripts of
-the repository are only looked for: they run this test.
+with a small m.onnx, its quantized twin q.onnx, m.mlir and m.mlirbc, and a backend test in
+node/test_relu. The scripts of the repository are only looked for: they run this test.
 """
 
 import os
@@ -22,7 +22,7 @@ import support
 
 NIBBLE = support.tool("nibble")
 TRANSLATE = support.tool("nibble-translate")
-VERBS = ("quantize", "inspect", "diff", "convert")
+VERBS = ("quantize", "inspect", "diff", "convert", "test-onnx")
 # A reader does these once, before anything else.
 SETTING_UP = ("git", "cd", "sudo")
 
@@ -50,6 +50,20 @@ def small_model():
         [weight("embedding", 512, 128), weight("up", 128, 512), weight("down", 512, 128)],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def write_backend_test(folder):
+    data = folder / "test_data_set_0"
+    data.mkdir(parents=True)
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [3]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu",
+                              values[:1], values[1:])
+    onnx.save(helper.make_model(graph, ir_version=8,
+                                opset_imports=[helper.make_opsetid("", 18)]),
+              folder / "model.onnx")
+    x = np.array([-1, 0, 2], np.float32)
+    for name, array in (("input_0", x), ("output_0", np.maximum(x, 0))):
+        onnx.save_tensor(numpy_helper.from_array(array), data / f"{name}.pb")
 
 
 def joined_lines(text):
@@ -81,6 +95,7 @@ def help_examples(text):
 
 def prepare(folder):
     onnx.save(small_model(), folder / "m.onnx")
+    write_backend_test(folder / "node/test_relu")
     support.must_run(NIBBLE, "quantize", "m.onnx", "-o", "q.onnx", cwd=folder)
     for form in ("mlir", "mlirbc"):
         support.must_run(TRANSLATE, "--import-onnx", "m.onnx", "-o", f"m.{form}", cwd=folder)

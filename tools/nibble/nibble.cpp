@@ -174,6 +174,31 @@ static void addConvert(CLI::App &app, int &exitCode) {
   verb->callback([command, &exitCode] { exitCode = convert(*command); });
 }
 
+static void addTestOnnx(CLI::App &app, int &exitCode) {
+  auto command = std::make_shared<TestOnnxCommand>();
+  CLI::App *verb = app.add_subcommand(
+      "test-onnx", "Run cases in the layout of ONNX's backend tests");
+  verb->add_option("folder", command->folders,
+                   "A case (model.onnx, test_data_set_0/input_0.pb, "
+                   ".../output_0.pb, perhaps tol.json) or a folder of cases")
+      ->required();
+  verb->add_option("-j,--jobs", command->jobs,
+                   "Processes to use, 0: one a core")
+      ->capture_default_str();
+  verb->add_option("--timeout", command->timeout,
+                   "Seconds that one case may take")
+      ->check(CLI::Range(1u, 86400u))
+      ->capture_default_str();
+  verb->add_flag("--verbose", command->verbose,
+                 "List each case that does not pass, with the reason");
+  verb->add_flag("--json", command->json, "Print everything as JSON");
+  verb->footer("Examples:\n"
+               "  $ nibble test-onnx node/test_relu\n"
+               "  $ nibble test-onnx node --jobs 4 --verbose\n"
+               "\nExit codes: 0 all pass, 1 some do not, 2 usage.");
+  verb->callback([command, &exitCode] { exitCode = testOnnx(*command); });
+}
+
 static int runCommand(int argc, char **argv) {
   CLI::App app("Nibble, a quantization compiler for ONNX models", "nibble");
   app.require_subcommand(1);
@@ -187,6 +212,7 @@ static int runCommand(int argc, char **argv) {
   addInspect(app, exitCode);
   addDiff(app, exitCode);
   addConvert(app, exitCode);
+  addTestOnnx(app, exitCode);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError &error) {

@@ -82,6 +82,22 @@ struct ConvertCommand {
 /// its quantized weights in another format.
 int convert(const ConvertCommand &command);
 
+struct TestOnnxCommand {
+  /// Folders of cases, or of folders of cases.
+  std::vector<std::string> folders;
+  /// Processes to use, 0: one a core.
+  unsigned jobs = 0;
+  /// Seconds that a case may take.
+  unsigned timeout = 20;
+  bool verbose = false;
+  bool json = false;
+};
+
+/// Runs cases in the layout of ONNX's backend tests (model.onnx,
+/// test_data_set_0/input_0.pb, …/output_0.pb) with their tolerances, and prints
+/// how many pass by op. ExitFailure where one does not.
+int testOnnx(const TestOnnxCommand &command);
+
 } // namespace nibble
 
 #endif // NIBBLE_DRIVER_DRIVER_H
