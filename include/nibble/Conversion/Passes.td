@@ -161,4 +161,103 @@ def OutlineLoops : Pass<"nibble-outline-loops", "::mlir::ModuleOp"> {
   ];
 }
 
+def PackWeights : Pass<"nibble-pack-weights", "::mlir::ModuleOp"> {
+  let summary = "Constant weights of matrix products in the layout of kernels";
+  let description = [{
+    A `nibble.matmul` whose weight is constant, and a contraction of f32 with a
+    constant matrix, become `nibble.packed_matmul` with the weight's numbers in
+    the order in which kernels stream them (PanelPacking.h). A transposed constant
+    is packed as it is read; a weight with several readers is packed once.
+
+    ```mlir
+    %y = nibble.matmul %x, %w compute f32
+        : tensor<?x128xf32>, tensor<128x64xf32, #nibble.quantized<u4,
+            block = [32, 1], scale = f32, zero = u4>>
+    ```
+    ⇒
+    ```mlir
+    %packed = arith.constant dense_resource<packed> : tensor<5376xi8>
+    %e = tensor.empty(%m) : tensor<?x64xf32>
+    %y = nibble.packed_matmul %x, %packed outs(%e)
+        weight tensor<128x64xf32, #nibble.quantized<u4, block = [32, 1],
+            scale = f16, zero = u4, layout = panel {group = 32 : i64}>> compute i8
+        : tensor<?x128xf32>, tensor<5376xi8>, tensor<?x64xf32>
+    ```
+
+    Products that kernels have no format for stay as they are.
+  }];
+  let options = [
+    Option<"compute", "compute", "std::string", /*default=*/"\"auto\"",
+           "How products with integer codes are computed: 'i8' quantizes the "
+           "activations too, 'f32' does not, 'auto' leaves what the op says">
+  ];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::tensor::TensorDialect",
+    "::nibble::NibbleDialect"
+  ];
+  let statistics = [
+    Statistic<"numWeights", "weights", "Number of weights packed">
+  ];
+}
+
+def LowerKernels : Pass<"nibble-lower-kernels", "::mlir::ModuleOp"> {
+  let summary = "Matrix products as calls of generated kernels";
+  let description = [{
+    Each `nibble.packed_matmul` on buffers, and each contraction of f32 buffers
+    whose rows or columns have no gaps, becomes a loop over tiles of 64 columns
+    that calls a kernel. The kernel is a function that is written once for its
+    format and target, over `vector`, `scf` and `memref`; all sizes are arguments,
+    so that layers share it. The loop is parallel where there is work enough.
+
+    ```mlir
+    nibble.packed_matmul %x, %packed outs(%y) weight tensor<128x64xf32> compute f32
+        : memref<?x128xf32>, memref<8192xf32>, memref<?x64xf32>
+    ```
+    ⇒
+    ```mlir
+    scf.parallel (%tile) = (%c0) to (%c1) step (%c1) {
+      func.call @nibble_f32(%x, %packed, %none, %y, %tile) : (…) -> ()
+    }
+    ```
+  }];
+  let options = [
+    Option<"target", "target", "std::string", /*default=*/"\"native\"",
+           "The instruction set to write kernels for, by its name">
+  ];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::func::FuncDialect",
+    "::mlir::math::MathDialect", "::mlir::memref::MemRefDialect",
+    "::mlir::scf::SCFDialect", "::mlir::vector::VectorDialect"
+  ];
+  let statistics = [
+    Statistic<"numKernels", "kernels", "Number of products lowered">
+  ];
+}
+
+def LowerMicroOps : Pass<"nibble-lower-micro-ops"> {
+  let summary = "Steps of kernels as a target's instructions";
+  let description = [{
+    Replaces `nibble.dot4` by the instruction of the target row, or spells it out
+    for a target without one, and `vector.fma` where a target lacks it.
+
+    ```mlir
+    %s = nibble.dot4 %sums, %w, %a : vector<16xi32>, vector<64xi8>
+    ```
+    ⇒ (x86-64-v4+vnni)
+    ```mlir
+    %s = llvm.call_intrinsic "llvm.x86.avx512.vpdpbusd.512"(%sums, %w, %a)
+        : (vector<16xi32>, vector<64xi8>, vector<64xi8>) -> vector<16xi32>
+    ```
+  }];
+  let options = [
+    Option<"target", "target", "std::string", /*default=*/"\"native\"",
+           "The instruction set, by its name">
+  ];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::LLVM::LLVMDialect",
+    "::mlir::vector::VectorDialect"
+  ];
+  let statistics = [Statistic<"numDots", "dots", "Number of dot4 lowered">];
+}
+
 #endif // NIBBLE_CONVERSION_PASSES_TD

@@ -78,7 +78,7 @@ def Nibble_Dot4Op : Nibble_Op<"dot4", [
   let description = [{
     `result[i] = sums[i] + Σ_{j<4} weights[4i + j] · activations[4i + j]`, the
     weights taken as unsigned, the activations as signed bytes, in i32 without
-    saturation. Processors have an instruction for it; `--nibble-lower-dot`
+    saturation. Processors have an instruction for it; `--nibble-lower-micro-ops`
     picks it, or spells the op out.
 
     ```mlir

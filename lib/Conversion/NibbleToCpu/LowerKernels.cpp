@@ -1,0 +1,325 @@
+//===- LowerKernels.cpp - Matrix products as calls of kernels -------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Contraction.h"
+#include "Kernels.h"
+
+#include "nibble/Conversion/Passes.h"
+#include "nibble/Target/TargetDescription.h"
+
+#include "mlir/Dialect/MemRef/Utils/MemRefUtils.h"
+
+namespace nibble {
+#define GEN_PASS_DEF_LOWERKERNELS
+#include "nibble/Conversion/Passes.h.inc"
+} // namespace nibble
+
+using namespace mlir;
+using namespace nibble;
+
+/// Multiplications below which more threads cost more than they save.
+static constexpr int64_t kParallelWork = 1 << 17;
+
+/// A loop over [0, count) whose rounds are independent; on several threads if
+/// there is enough work in all of it.
+static void buildParallel(KernelBuilder &kernel, ValueRange counts, Value work,
+                          llvm::function_ref<void(ValueRange)> body) {
+  OpBuilder &builder = kernel.builder;
+  Values lower(counts.size(), kernel.index(0));
+  Values step(counts.size(), kernel.index(1));
+  kernel.ifThen(
+      kernel.less(kernel.index(kParallelWork), work),
+      [&] {
+        scf::ParallelOp::create(
+            builder, kernel.loc, lower, counts, step,
+            [&](OpBuilder &, Location, ValueRange indices) { body(indices); });
+      },
+      [&] {
+        scf::buildLoopNest(
+            builder, kernel.loc, lower, counts, step,
+            [&](OpBuilder &, Location, ValueRange indices) { body(indices); });
+      });
+}
+
+static Value product(KernelBuilder &kernel, ValueRange factors) {
+  Value result = kernel.index(1);
+  for (Value factor : factors)
+    result = kernel.mul(result, factor);
+  return result;
+}
+
+namespace {
+struct LowerKernels : nibble::impl::LowerKernelsBase<LowerKernels> {
+  using LowerKernelsBase::LowerKernelsBase;
+
+  void runOnOperation() override;
+
+private:
+  void lower(PackedMatmulOp op);
+  void lowerInteger(PackedMatmulOp op, KernelBuilder &kernel, Value x, Value y);
+  void lowerFloat(PackedMatmulOp op, KernelBuilder &kernel, Value x, Value y);
+  LogicalResult lower(linalg::GenericOp op);
+
+  /// `matrix` with rows without gaps between their elements: itself or a copy.
+  Value getContiguous(KernelBuilder &kernel, Value matrix);
+  Value call(KernelBuilder &kernel, func::FuncOp function, ValueRange args) {
+    func::CallOp::create(kernel.builder, kernel.loc, function, args);
+    return {};
+  }
+
+  KernelTarget machine;
+};
+} // namespace
+
+/// True where elements that differ by 1 in `dimension` are neighbours.
+static bool isContiguous(MemRefType type, int64_t dimension) {
+  SmallVector<int64_t> strides;
+  int64_t offset;
+  return succeeded(type.getStridesAndOffset(strides, offset)) &&
+         strides[dimension] == 1;
+}
+
+static Value castTo(KernelBuilder &kernel, Value buffer, MemRefType type) {
+  return buffer.getType() == type
+             ? buffer
+             : memref::CastOp::create(kernel.builder, kernel.loc, type, buffer)
+                   .getResult();
+}
+
+Value LowerKernels::getContiguous(KernelBuilder &kernel, Value matrix) {
+  auto type = cast<MemRefType>(matrix.getType());
+  MemRefType wanted = kernel.matrix(kernel.f32(), /*contiguousRows=*/true);
+  if (isContiguous(type, 1))
+    return castTo(kernel, matrix, wanted);
+  Values sizes;
+  for (int64_t i = 0; i < 2; ++i)
+    if (type.isDynamicDim(i))
+      sizes.push_back(
+          memref::DimOp::create(kernel.builder, kernel.loc, matrix, i));
+  Value copy = memref::AllocOp::create(
+      kernel.builder, kernel.loc,
+      MemRefType::get(type.getShape(), type.getElementType()), sizes);
+  memref::CopyOp::create(kernel.builder, kernel.loc, matrix, copy);
+  return castTo(kernel, copy, wanted);
+}
+
+//===----------------------------------------------------------------------===//
+// Packed weights
+//===----------------------------------------------------------------------===//
+
+void LowerKernels::lowerInteger(PackedMatmulOp op, KernelBuilder &kernel,
+                                Value x, Value y) {
+  OpBuilder &builder = kernel.builder;
+  Location loc = kernel.loc;
+  auto module = op->getParentOfType<ModuleOp>();
+  RankedTensorType type = op.getWeightTensorType();
+  WeightKernelFormat format = getKernelFormat(type);
+  const PanelFormat &panel = format.panel;
+  int64_t extent = getQuantization(type).getBlock()[0];
+  int64_t block = extent == QuantizedAttr::kWholeExtent
+                      ? static_cast<int64_t>(panel.K)
+                      : extent;
+
+  Value rows = memref::DimOp::create(builder, loc, x, 0);
+  Value grid = kernel.mul(buildPaddedRows(kernel, rows), panel.groups());
+  auto allocate = [&](Value count, Type element) -> Value {
+    return memref::AllocOp::create(builder, loc, kernel.buffer(element), count,
+                                   builder.getI64IntegerAttr(64));
+  };
+  Value codes = allocate(kernel.mul(grid, panel.group / 4), kernel.i32());
+  Value scales = allocate(grid, kernel.f32());
+  Value sums = allocate(grid, kernel.i32());
+
+  func::FuncOp quantize = getQuantizeRowsFunction(module, machine);
+  Value passes = kernel.divideUp(rows, kRowsPerPass);
+  Value numbers = kernel.mul(rows, panel.K);
+  buildParallel(kernel, passes, numbers, [&](ValueRange indices) {
+    call(kernel, quantize,
+         {x, codes, scales, sums, kernel.index(panel.group),
+          kernel.index(block), kernel.mul(indices[0], kRowsPerPass)});
+  });
+
+  func::FuncOp tile =
+      getIntegerTileFunction(module, machine, format, !!op.getBias());
+  Value bias = op.getBias() ? castTo(kernel, op.getBias(),
+                                     kernel.buffer(kernel.f32()))
+                            : scales;
+  Value weight = castTo(kernel, op.getWeight(), kernel.buffer(kernel.i8()));
+  buildParallel(kernel, kernel.index(panel.tiles()),
+                kernel.mul(numbers, panel.N), [&](ValueRange indices) {
+                  call(kernel, tile,
+                       {weight, codes, scales, sums, bias, y,
+                        kernel.index(panel.groups()), indices[0]});
+                });
+  for (Value buffer : {codes, scales, sums})
+    memref::DeallocOp::create(builder, loc, buffer);
+}
+
+void LowerKernels::lowerFloat(PackedMatmulOp op, KernelBuilder &kernel, Value x,
+                              Value y) {
+  auto module = op->getParentOfType<ModuleOp>();
+  RankedTensorType type = op.getWeightTensorType();
+  bool hasBias = !!op.getBias();
+  bool quantized = isQuantized(type);
+  func::FuncOp tile =
+      quantized ? getDequantizedTileFunction(module, machine,
+                                             getKernelFormat(type), hasBias)
+                : getFloatTileFunction(module, machine, hasBias);
+  MemRefType floats = kernel.buffer(kernel.f32());
+  Value weight =
+      castTo(kernel, op.getWeight(),
+             quantized ? kernel.buffer(kernel.i8()) : floats);
+  Value bias = hasBias ? castTo(kernel, op.getBias(), floats) : Value();
+  if (!bias)
+    bias = castTo(kernel,
+                  memref::AllocaOp::create(kernel.builder, kernel.loc,
+                                           MemRefType::get({1}, kernel.f32())),
+                  floats);
+  int64_t K = type.getDimSize(0), N = type.getDimSize(1);
+  Value rows = memref::DimOp::create(kernel.builder, kernel.loc, x, 0);
+  Value tiles = kernel.index(llvm::divideCeil(N, PanelFormat::kColumns));
+  buildParallel(kernel, tiles, kernel.mul(rows, K * N),
+                [&](ValueRange indices) {
+                  call(kernel, tile, {x, weight, bias, y, indices[0]});
+                });
+}
+
+void LowerKernels::lower(PackedMatmulOp op) {
+  OpBuilder builder(op);
+  KernelBuilder kernel(builder, op.getLoc());
+  Value x = getContiguous(kernel, op.getActivations());
+  Value y = castTo(kernel, op.getInit(),
+                   kernel.matrix(kernel.f32(), /*contiguousRows=*/true));
+  if (op.getComputeType().isInteger() && isQuantized(op.getWeightTensorType()))
+    lowerInteger(op, kernel, x, y);
+  else
+    lowerFloat(op, kernel, x, y);
+  if (auto copy = x.getDefiningOp<memref::CastOp>())
+    if (auto allocation = copy.getSource().getDefiningOp<memref::AllocOp>();
+        allocation && copy.getSource() != op.getActivations())
+      memref::DeallocOp::create(builder, op.getLoc(), allocation);
+  op.erase();
+  ++numKernels;
+}
+
+//===----------------------------------------------------------------------===//
+// Contractions
+//===----------------------------------------------------------------------===//
+
+/// The matrix of `buffer` with dimensions `rows` and `columns` at the given
+/// places of the others.
+static Value getMatrix(KernelBuilder &kernel, Value buffer, AffineMap map,
+                       unsigned rows, unsigned columns,
+                       const DenseMap<unsigned, Value> &places) {
+  OpBuilder &builder = kernel.builder;
+  auto type = cast<MemRefType>(buffer.getType());
+  int64_t rowDimension = getDimension(map, rows);
+  int64_t columnDimension = getDimension(map, columns);
+  SmallVector<OpFoldResult> offsets, sizes;
+  SmallVector<OpFoldResult> strides(type.getRank(), builder.getIndexAttr(1));
+  SmallVector<int64_t> kept;
+  for (int64_t dimension = 0; dimension < type.getRank(); ++dimension) {
+    if (dimension == rowDimension || dimension == columnDimension) {
+      offsets.push_back(builder.getIndexAttr(0));
+      sizes.push_back(memref::getMixedSize(builder, kernel.loc, buffer,
+                                           dimension));
+      kept.push_back(type.getDimSize(dimension));
+      continue;
+    }
+    unsigned loop = cast<AffineDimExpr>(map.getResult(dimension)).getPosition();
+    offsets.push_back(places.lookup(loop));
+    sizes.push_back(builder.getIndexAttr(1));
+  }
+  Value matrix = buffer;
+  if (type.getRank() > 2)
+    matrix = memref::SubViewOp::create(
+        builder, kernel.loc,
+        memref::SubViewOp::inferRankReducedResultType(kept, type, offsets,
+                                                      sizes, strides),
+        buffer, offsets, sizes, strides);
+  if (rowDimension < columnDimension)
+    return matrix;
+  AffineExpr d0 = builder.getAffineDimExpr(0), d1 = builder.getAffineDimExpr(1);
+  return memref::TransposeOp::create(
+      builder, kernel.loc, matrix,
+      AffineMapAttr::get(AffineMap::get(2, 0, {d1, d0}, builder.getContext())));
+}
+
+LogicalResult LowerKernels::lower(linalg::GenericOp op) {
+  std::optional<Contraction> loops = matchContraction(op);
+  if (!loops || !op.hasPureBufferSemantics() || loops->m.empty() ||
+      loops->n.size() != 1 || loops->k.size() != 1)
+    return failure();
+  OpBuilder builder(op);
+  KernelBuilder kernel(builder, op.getLoc());
+  SmallVector<AffineMap> maps = op.getIndexingMapsArray();
+  unsigned m = loops->m.back(), n = loops->n[0], k = loops->k[0];
+  SmallVector<unsigned> outer(loops->batch);
+  outer.append(loops->m.begin(), loops->m.end() - 1);
+
+  Values buffers(op->getOperands());
+  auto isMatrix = [&](unsigned operand, unsigned columns) {
+    return isContiguous(cast<MemRefType>(buffers[operand].getType()),
+                        getDimension(maps[operand], columns));
+  };
+  bool rowsOfWeight = isMatrix(1, n);
+  if (!isMatrix(0, k) || !isMatrix(2, n) || (!rowsOfWeight && !isMatrix(1, k)))
+    return failure();
+
+  auto getLoopSize = [&](unsigned loop) -> Value {
+    for (auto [buffer, map] : llvm::zip(buffers, maps))
+      if (int64_t dimension = getDimension(map, loop); dimension >= 0)
+        return memref::DimOp::create(builder, kernel.loc, buffer, dimension);
+    return {};
+  };
+  Values counts;
+  for (unsigned loop : outer)
+    counts.push_back(getLoopSize(loop));
+  Value columns = getLoopSize(n);
+  Value work = product(kernel, counts);
+  work = product(kernel, {work, getLoopSize(m), columns, getLoopSize(k)});
+  counts.push_back(kernel.divideUp(columns, PanelFormat::kColumns));
+  func::FuncOp tile = getMatrixTileFunction(
+      op->getParentOfType<ModuleOp>(), machine, rowsOfWeight);
+  buildParallel(kernel, counts, work, [&](ValueRange indices) {
+    DenseMap<unsigned, Value> places;
+    for (auto [loop, index] : llvm::zip(outer, indices))
+      places[loop] = index;
+    MemRefType rows = kernel.matrix(kernel.f32(), /*contiguousRows=*/true);
+    Value x = getMatrix(kernel, buffers[0], maps[0], m, k, places);
+    Value w = getMatrix(kernel, buffers[1], maps[1], k, n, places);
+    Value y = getMatrix(kernel, buffers[2], maps[2], m, n, places);
+    call(kernel, tile,
+         {castTo(kernel, x, rows),
+          castTo(kernel, w, kernel.matrix(kernel.f32(), rowsOfWeight)),
+          castTo(kernel, y, rows), indices.back()});
+  });
+  op.erase();
+  ++numKernels;
+  return success();
+}
+
+void LowerKernels::runOnOperation() {
+  const TargetRow *row = findTarget(target);
+  if (!row) {
+    getOperation().emitError("no target '")
+        << target << "'; there are " << listTargetNames();
+    return signalPassFailure();
+  }
+  machine.vectorBytes = row->vectorBits / 8;
+  machine.registers = row->numVectorRegisters;
+  SmallVector<Operation *> products;
+  getOperation().walk([&](Operation *op) {
+    if (isa<PackedMatmulOp, linalg::GenericOp>(op))
+      products.push_back(op);
+  });
+  for (Operation *op : products) {
+    if (auto packed = dyn_cast<PackedMatmulOp>(op))
+      lower(packed);
+    else
+      (void)lower(cast<linalg::GenericOp>(op));
+  }
+}
