@@ -1,4 +1,4 @@
-//===- Cpu.cpp - A model as fast code for a CPU, as a pipeline ------------===//
+//===- Cpu.cpp - Models as fast code for a processor ----------------------===//
 //
 // Part of the Nibble project.
 //
@@ -6,23 +6,58 @@
 
 #include "nibble/Pipelines/Cpu.h"
 
+#include "nibble/Conversion/Passes.h"
+#include "nibble/Dialect/Onnx/Transforms/Passes.h"
+#include "nibble/Pipelines/Pipelines.h"
 #include "nibble/Pipelines/Reference.h"
 
+#include "mlir/Conversion/Passes.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Pass/PassRegistry.h"
+#include "mlir/Transforms/Passes.h"
 
 using namespace mlir;
 using namespace nibble;
 
 void nibble::buildCpuTensorPipeline(OpPassManager &passes,
                                     const CpuOptions &options) {
-  ReferenceOptions reference;
-  reference.externalizeWeights = options.externalizeWeights;
-  buildReferenceTensorPipeline(passes, reference);
+  passes.addPass(onnx::createOnnxInferShapes());
+  passes.addPass(onnx::createOnnxFoldConstants());
+  // {func, onnx, nibble}
+  buildRaisePipeline(passes);
+  passes.addPass(createConvertOnnxToLinalg());
+  passes.addPass(createCanonicalizerPass());
+  passes.addPass(createCSEPass());
+  // {func, linalg, math, scf, tensor, arith, nibble}
+  PackWeightsOptions pack;
+  pack.compute = options.compute;
+  passes.addPass(createPackWeights(pack));
+  passes.addPass(createLowerNibbleToReference());
+  passes.addPass(createReconcileUnrealizedCastsPass());
+  passes.addPass(createCanonicalizerPass());
+  passes.addPass(createCSEPass());
+  passes.addNestedPass<func::FuncOp>(createFuseElementwise());
+  passes.addPass(createCanonicalizerPass());
+  passes.addPass(createCSEPass());
+  // {func, linalg, math, scf, tensor, arith, nibble.packed_matmul}
+  if (options.externalizeWeights)
+    passes.addPass(createExternalizeWeights());
 }
 
 void nibble::buildCpuLoopPipeline(OpPassManager &passes,
                                   const CpuOptions &options) {
-  buildReferenceLoopPipeline(passes);
+  buildBufferPipeline(passes);
+  // {func, linalg, math, scf, memref, arith, nibble.packed_matmul}
+  LowerKernelsOptions kernels;
+  kernels.target = options.target;
+  passes.addPass(createLowerKernels(kernels));
+  buildLoopPipeline(passes);
+  // {func, math, scf, memref, arith, vector, nibble micro-ops}
+  LowerMicroOpsOptions microOps;
+  microOps.target = options.target;
+  passes.addPass(createLowerMicroOps(microOps));
+  buildLLVMPipeline(passes);
+  // {llvm}
 }
 
 void nibble::registerCpuPipeline() {

@@ -39,7 +39,7 @@ void nibble::buildReferenceTensorPipeline(OpPassManager &passes,
     passes.addPass(createExternalizeWeights());
 }
 
-void nibble::buildReferenceLoopPipeline(OpPassManager &passes) {
+void nibble::buildBufferPipeline(OpPassManager &passes) {
   bufferization::OneShotBufferizePassOptions bufferize;
   bufferize.bufferizeFunctionBoundaries = true;
   bufferize.functionBoundaryTypeConversion =
@@ -52,15 +52,24 @@ void nibble::buildReferenceLoopPipeline(OpPassManager &passes) {
   passes.addPass(createConvertBufferizationToMemRefPass());
   passes.addNestedPass<func::FuncOp>(LLVM::createLLVMRequestCWrappersPass());
   // {func, linalg, math, scf, memref, arith}
+}
+
+void nibble::buildLoopPipeline(OpPassManager &passes) {
   passes.addPass(createLowerCopies());
   passes.addNestedPass<func::FuncOp>(createConvertLinalgToLoopsPass());
   passes.addPass(createCanonicalizerPass());
   passes.addPass(createCSEPass());
   // {func, math, scf, memref, arith}
   passes.addPass(createOutlineLoops());
+  passes.addPass(createLowerChecks());
+}
+
+void nibble::buildLLVMPipeline(OpPassManager &passes) {
   passes.addPass(memref::createExpandStridedMetadataPass());
   passes.addPass(createLowerAffinePass());
+  passes.addPass(createConvertVectorToSCFPass());
   passes.addPass(createSCFToControlFlowPass());
+  passes.addPass(createConvertVectorToLLVMPass());
   // The host's libm has what is no LLVM intrinsic.
   passes.addPass(createConvertMathToLLVMPass());
   passes.addPass(createConvertMathToLibmPass());
@@ -70,10 +79,18 @@ void nibble::buildReferenceLoopPipeline(OpPassManager &passes) {
   passes.addPass(createConvertIndexToLLVMPass());
   passes.addPass(createArithToLLVMConversionPass());
   passes.addPass(createConvertControlFlowToLLVMPass());
-  passes.addPass(createFinalizeMemRefToLLVMConversionPass());
+  FinalizeMemRefToLLVMConversionPassOptions buffers;
+  buffers.useGenericFunctions = true;
+  passes.addPass(createFinalizeMemRefToLLVMConversionPass(buffers));
   passes.addPass(createUBToLLVMConversionPass());
   passes.addPass(createReconcileUnrealizedCastsPass());
   // {llvm}
+}
+
+void nibble::buildReferenceLoopPipeline(OpPassManager &passes) {
+  buildBufferPipeline(passes);
+  buildLoopPipeline(passes);
+  buildLLVMPipeline(passes);
 }
 
 void nibble::registerReferencePipeline() {

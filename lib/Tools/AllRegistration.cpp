@@ -9,6 +9,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "nibble/Dialect/Nibble/Transforms/BufferizableOpInterfaceImpl.h"
 #include "nibble/Tools/Registration.h"
 
 #include "mlir/InitAllDialects.h"
@@ -21,6 +22,7 @@ void nibble::registerAllDialects(mlir::DialectRegistry &registry) {
   mlir::registerAllExtensions(registry);
   mlir::registerAllToLLVMIRTranslations(registry);
   registerNibbleDialects(registry);
+  nibble::registerBufferizableOpInterfaceExternalModels(registry);
 }
 
 void nibble::registerAllPasses() {

@@ -30,6 +30,15 @@ static cl::list<std::string>
 static cl::opt<std::string>
     inputs("inputs", cl::value_desc("folder"), cl::cat(category),
            cl::desc("Folder with input_0.pb, input_1.pb, ... (TensorProto)"));
+static cl::opt<bool>
+    native("native", cl::cat(category),
+           cl::desc("Run the fast code instead of the reference"));
+static cl::opt<std::string> target("target", cl::init("native"),
+                                   cl::cat(category),
+                                   cl::desc("Target row of the fast code"));
+static cl::opt<std::string>
+    compute("compute", cl::init("i8"), cl::cat(category),
+            cl::desc("Compute type of products with integer codes"));
 static cl::opt<std::string>
     outputs("outputs", cl::value_desc("folder"), cl::cat(category),
             cl::desc("Folder for output_0.pb, output_1.pb, ..."));
@@ -58,7 +67,11 @@ runOn(llvm::StringRef path,
   auto module = loadModel(path, &context);
   if (!module)
     return mlir::failure();
-  auto model = CompiledModel::compile(*module);
+  CompileOptions options;
+  options.reference = !native;
+  options.target = target;
+  options.compute = compute;
+  auto model = CompiledModel::compile(*module, options);
   if (failed(model))
     return mlir::failure();
   for (const auto &[from, to] : folders)

@@ -161,6 +161,26 @@ def OutlineLoops : Pass<"nibble-outline-loops", "::mlir::ModuleOp"> {
   ];
 }
 
+def FuseElementwise : Pass<"nibble-fuse-elementwise", "::mlir::func::FuncOp"> {
+  let summary = "Chains of elementwise ops as one loop";
+  let description = [{
+    An elementwise op that only one other op reads moves into it, so that the
+    numbers between them are never stored. Matrix products stay alone, and
+    transposes of their operands move into the product's maps: kernels read rows
+    or columns.
+
+    ```mlir
+    %a = linalg.generic ins(%x, %b) … { addf }
+    %y = linalg.generic ins(%a) … { maximumf }
+    ```
+    ⇒
+    ```mlir
+    %y = linalg.generic ins(%x, %b) … { addf, maximumf }
+    ```
+  }];
+  let dependentDialects = ["::mlir::linalg::LinalgDialect"];
+}
+
 def PackWeights : Pass<"nibble-pack-weights", "::mlir::ModuleOp"> {
   let summary = "Constant weights of matrix products in the layout of kernels";
   let description = [{
@@ -258,6 +278,38 @@ def LowerMicroOps : Pass<"nibble-lower-micro-ops"> {
     "::mlir::vector::VectorDialect"
   ];
   let statistics = [Statistic<"numDots", "dots", "Number of dot4 lowered">];
+}
+
+def LowerChecks : Pass<"nibble-lower-checks", "::mlir::ModuleOp"> {
+  let summary = "What must hold at run time as calls into the runtime";
+  let description = [{
+    A failed `cf.assert` ends the run with its message, not the process. The bytes
+    of each buffer of dynamic shape are counted with care for overflow before it is
+    allocated, and each `scf.while` asks in every turn whether it shall end. The
+    runtime functions are in include/nibble/Runtime/Run.h; they may be called only
+    by the thread that began the run.
+
+    ```mlir
+    cf.assert %ok, "node 'x': index is out of range"
+    ```
+    ⇒
+    ```mlir
+    %failed = arith.xori %ok, %true : i1
+    scf.if %failed {
+      %message = llvm.mlir.addressof @nibble_message_0 : !llvm.ptr
+      llvm.call @nibble_runtime_fail(%c3, %message) : (i32, !llvm.ptr) -> ()
+    }
+    ```
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::LLVM::LLVMDialect",
+    "::mlir::scf::SCFDialect"
+  ];
+  let statistics = [
+    Statistic<"numChecks", "checks", "Number of assertions lowered">,
+    Statistic<"numSizes", "sizes", "Number of buffers whose size is checked">,
+    Statistic<"numLoops", "loops", "Number of loops that can be interrupted">
+  ];
 }
 
 #endif // NIBBLE_CONVERSION_PASSES_TD

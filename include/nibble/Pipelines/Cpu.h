@@ -19,6 +19,11 @@ struct CpuOptions : mlir::PassPipelineOptions<CpuOptions> {
       *this, "target",
       llvm::cl::desc("The instruction set to emit code for, by its name"),
       llvm::cl::init("native")};
+  Option<std::string> compute{
+      *this, "compute",
+      llvm::cl::desc("How products with integer codes are computed: i8 "
+                     "quantizes the activations too, f32 does not"),
+      llvm::cl::init("i8")};
   Option<bool> externalizeWeights{
       *this, "externalize-weights",
       llvm::cl::desc("Make large constants arguments of the main function"),

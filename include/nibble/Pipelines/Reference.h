@@ -26,8 +26,18 @@ void buildReferenceTensorPipeline(mlir::OpPassManager &passes,
                                   const ReferenceOptions &options);
 
 /// What buildReferenceTensorPipeline gives ⇒ {llvm}: plain loops over buffers,
-/// with a C interface for `main`. Results are fresh buffers from malloc.
+/// with a C interface for `main`. Results are fresh buffers of the runtime, which
+/// errors go through too (nibble/Runtime/Run.h).
 void buildReferenceLoopPipeline(mlir::OpPassManager &passes);
+
+//===--- The second in parts, which other pipelines share ------------------===
+
+/// Tensors ⇒ buffers, each freed after its last use.
+void buildBufferPipeline(mlir::OpPassManager &passes);
+/// linalg ⇒ loops, each nest of `main` a function; checks ⇒ calls.
+void buildLoopPipeline(mlir::OpPassManager &passes);
+/// ⇒ {llvm}
+void buildLLVMPipeline(mlir::OpPassManager &passes);
 
 /// Registers both, one after the other, as `nibble-reference`.
 void registerReferencePipeline();

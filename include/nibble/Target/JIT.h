@@ -28,14 +28,26 @@ struct HostTensor {
   std::vector<char> bytes;
 };
 
+struct CompileOptions {
+  /// Plain loops that follow docs/Spec.md instead of fast code.
+  bool reference = true;
+  /// Of fast code: see CpuOptions.
+  std::string target = "native";
+  std::string compute = "i8";
+};
+
 /// A model as machine code.
 class CompiledModel {
 public:
-  /// Lowers `module`, whose function `main` is the model, by the reference
-  /// pipeline and compiles it for this machine. The module is changed. An error
-  /// of the lowering is reported to the context.
+  /// Lowers `module`, whose function `main` is the model, by a pipeline and
+  /// compiles it for this machine. The module is changed. An error of the
+  /// lowering is reported to the context.
   static mlir::FailureOr<std::unique_ptr<CompiledModel>>
-  compile(mlir::ModuleOp module);
+  compile(mlir::ModuleOp module, const CompileOptions &options);
+  static mlir::FailureOr<std::unique_ptr<CompiledModel>>
+  compile(mlir::ModuleOp module) {
+    return compile(module, CompileOptions());
+  }
   ~CompiledModel();
 
   llvm::ArrayRef<mlir::RankedTensorType> getInputTypes() const {

@@ -10,6 +10,7 @@
 #include "nibble/Dialect/Nibble/IR/NibbleOps.h"
 #include "nibble/Numerics/FloatFormats.h"
 
+#include "mlir/Dialect/Arith/Utils/Utils.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/Interfaces/FunctionInterfaces.h"
 #include "mlir/IR/DialectResourceBlobManager.h"
@@ -27,10 +28,12 @@ using namespace nibble;
 // Constants
 //===----------------------------------------------------------------------===//
 
-/// A constant matrix, read through casts and transposes.
 namespace {
+/// A constant matrix, read through casts and transposes: `value`, or the
+/// numbers that `quantized` stands for.
 struct ConstantMatrix {
   ElementsAttr value;
+  AssembleOp quantized;
   bool transposed = false;
 };
 } // namespace
@@ -54,6 +57,10 @@ static std::optional<ConstantMatrix> getConstantMatrix(Value value) {
       return std::nullopt;
     result.transposed = !result.transposed;
     value = transpose.getInput();
+  }
+  if (auto dequantize = value.getDefiningOp<DequantizeOp>()) {
+    result.quantized = dequantize.getInput().getDefiningOp<AssembleOp>();
+    return result.quantized ? std::optional(result) : std::nullopt;
   }
   result.value = getConstant(value);
   if (!result.value || result.value.getShapedType().getRank() != 2)
@@ -347,6 +354,12 @@ Value PackWeights::createProduct(OpBuilder &builder, Location loc,
                                  Value activations, const PackedWeight &weight,
                                  Value bias, Type compute) {
   auto type = cast<RankedTensorType>(activations.getType());
+  if (isQuantized(weight.type)) {
+    if (this->compute == "i8")
+      compute = builder.getI8Type();
+    else if (this->compute == "f32")
+      compute = builder.getF32Type();
+  }
   int64_t rank = type.getRank(), N = weight.type.getDimSize(1);
   SmallVector<OpFoldResult> sizes =
       tensor::getMixedSizes(builder, loc, activations);
@@ -371,6 +384,14 @@ Value PackWeights::createProduct(OpBuilder &builder, Location loc,
   SmallVector<int64_t> shape(type.getShape());
   shape.back() = N;
   auto resultType = RankedTensorType::get(shape, builder.getF32Type());
+  // Upstream expands no group with two dynamic dimensions in buffers.
+  if (resultType.getNumDynamicDims() > 1) {
+    Value shapeTensor = tensor::FromElementsOp::create(
+        builder, loc,
+        getValueOrCreateConstantIndexOp(builder, loc, sizes));
+    return tensor::ReshapeOp::create(builder, loc, resultType, result,
+                                     shapeTensor);
+  }
   return tensor::ExpandShapeOp::create(builder, loc, resultType, result,
                                        getRowsReassociation(rank), sizes);
 }
@@ -399,9 +420,15 @@ void PackWeights::convert(linalg::GenericOp op) {
   if (getDimension(maps[1], loops->k[0]) == 1)
     matrix->transposed = !matrix->transposed;
   OpBuilder builder(op);
-  Value product =
-      createProduct(builder, op.getLoc(), op.getDpsInputs()[0],
-                    packFloats(*matrix, op), Value(), builder.getF32Type());
+  std::optional<PackedWeight> weight;
+  if (matrix->quantized)
+    weight = packQuantized(matrix->quantized, matrix->transposed);
+  else
+    weight = packFloats(*matrix, op);
+  if (!weight)
+    return;
+  Value product = createProduct(builder, op.getLoc(), op.getDpsInputs()[0],
+                                *weight, Value(), builder.getF32Type());
   op.getResult(0).replaceAllUsesWith(product);
   op.erase();
 }
@@ -418,13 +445,8 @@ void PackWeights::convert(MatmulOp op) {
   if (!weight)
     return;
   OpBuilder builder(op);
-  Type chosen = op.getComputeType();
-  if (compute == "i8")
-    chosen = builder.getI8Type();
-  else if (compute == "f32")
-    chosen = builder.getF32Type();
   Value product = createProduct(builder, op.getLoc(), op.getActivations(),
-                                *weight, op.getBias(), chosen);
+                                *weight, op.getBias(), op.getComputeType());
   op.getResult().replaceAllUsesWith(product);
   op.erase();
 }

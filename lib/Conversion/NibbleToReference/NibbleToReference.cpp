@@ -887,6 +887,8 @@ struct LowerNibbleToReference
     ConversionTarget target(*context);
     target.markUnknownOpDynamicallyLegal([](Operation *) { return true; });
     target.addIllegalDialect<NibbleDialect>();
+    // Layouts and kernels are of the roads to fast code.
+    target.addLegalOp<PackedMatmulOp, Dot4Op>();
     target.addDynamicallyLegalOp<func::FuncOp>([&](func::FuncOp op) {
       return types.isSignatureLegal(op.getFunctionType()) &&
              types.isLegal(&op.getBody());

@@ -10,7 +10,9 @@
 #include "nibble/Conversion/ScalarBuilder.h"
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
 #include "nibble/Dialect/Onnx/Transforms/Passes.h"
+#include "nibble/Pipelines/Cpu.h"
 #include "nibble/Pipelines/Reference.h"
+#include "nibble/Runtime/Run.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/ExecutionEngine/ExecutionEngine.h"
@@ -21,9 +23,7 @@
 #include "llvm/Support/TargetSelect.h"
 #include "llvm/Target/TargetMachine.h"
 
-#include <cstdlib>
 #include <cstring>
-#include <set>
 
 using namespace mlir;
 using namespace nibble;
@@ -111,8 +111,26 @@ createEngine(ModuleOp module) {
   return ExecutionEngine::create(module, options, std::move(target));
 }
 
+/// What compiled code finds in this program.
+static llvm::orc::SymbolMap
+getRuntimeSymbols(llvm::orc::MangleAndInterner interner) {
+  llvm::orc::SymbolMap symbols;
+  auto add = [&](StringRef name, auto *function) {
+    symbols[interner(name)] = {llvm::orc::ExecutorAddr::fromPtr(function),
+                               llvm::JITSymbolFlags::Exported};
+  };
+  add("nibble_runtime_fail", &nibble_runtime_fail);
+  add("nibble_runtime_multiply", &nibble_runtime_multiply);
+  add("nibble_runtime_check_interrupt", &nibble_runtime_check_interrupt);
+  add("_mlir_memref_to_llvm_alloc", &_mlir_memref_to_llvm_alloc);
+  add("_mlir_memref_to_llvm_aligned_alloc",
+      &_mlir_memref_to_llvm_aligned_alloc);
+  add("_mlir_memref_to_llvm_free", &_mlir_memref_to_llvm_free);
+  return symbols;
+}
+
 FailureOr<std::unique_ptr<CompiledModel>>
-CompiledModel::compile(ModuleOp module) {
+CompiledModel::compile(ModuleOp module, const CompileOptions &options) {
   PassManager shapes(module.getContext());
   shapes.addPass(onnx::createOnnxInferShapes());
   if (failed(shapes.run(module)))
@@ -128,11 +146,20 @@ CompiledModel::compile(ModuleOp module) {
     return failure();
 
   PassManager tensors(module.getContext());
-  buildReferenceTensorPipeline(tensors, ReferenceOptions());
+  CpuOptions cpu;
+  cpu.target = options.target;
+  cpu.compute = options.compute;
+  if (options.reference)
+    buildReferenceTensorPipeline(tensors, ReferenceOptions());
+  else
+    buildCpuTensorPipeline(tensors, cpu);
   if (failed(tensors.run(module)) || failed(model->takeWeights(module)))
     return failure();
   PassManager loops(module.getContext());
-  buildReferenceLoopPipeline(loops);
+  if (options.reference)
+    buildReferenceLoopPipeline(loops);
+  else
+    buildCpuLoopPipeline(loops, cpu);
   if (failed(loops.run(module)))
     return failure();
   auto engine = createEngine(module);
@@ -140,6 +167,7 @@ CompiledModel::compile(ModuleOp module) {
     return module.emitError("cannot be compiled for this machine: ")
            << llvm::toString(engine.takeError());
   model->engine = std::move(*engine);
+  model->engine->registerSymbols(getRuntimeSymbols);
   return model;
 }
 
@@ -255,18 +283,20 @@ CompiledModel::run(ArrayRef<HostTensor> inputs) const {
   SmallVector<void *> packed;
   for (void *&pointer : pointers)
     packed.push_back(static_cast<void *>(&pointer));
-  if (Error error = engine->invokePacked("_mlir_ciface_main", packed))
-    return error;
+  auto entry = engine->lookupPacked("_mlir_ciface_main");
+  if (!entry)
+    return entry.takeError();
+  nibble_run run;
+  if (nibble_run_call(&run, *entry, packed.data(), /*stop=*/nullptr) !=
+      NIBBLE_RUN_OK)
+    return makeError(run.message);
 
   std::vector<HostTensor> outputs;
-  std::set<void *> buffers;
   const intptr_t *words = results.data();
   for (RankedTensorType type : resultTypes) {
     outputs.push_back(takeResult(words, type));
-    buffers.insert(getPointer(words, 0));
     words += 3 + 2 * type.getRank();
   }
-  for (void *buffer : buffers)
-    std::free(buffer);
+  nibble_run_free(&run);
   return outputs;
 }

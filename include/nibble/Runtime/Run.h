@@ -1,0 +1,87 @@
+/*===- Run.h - One run of a compiled model -------------------------*- C
+-*-===*\
+|*
+|* Part of the Nibble project.
+|*
+|*===----------------------------------------------------------------------===*|
+|*
+|* What compiled code calls while it runs. A run owns all buffers that its code
+|* allocates and can be left at any point of it: a failed check jumps to where
+|* the run began, and its buffers are freed there. Only the thread that began a
+|* run may fail it.
+|*
+\*===----------------------------------------------------------------------===*/
+
+#ifndef NIBBLE_RUNTIME_RUN_H
+#define NIBBLE_RUNTIME_RUN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* How a call ended; compiled models return these numbers (Types.h). */
+enum {
+  NIBBLE_RUN_OK = 0,
+  NIBBLE_RUN_OUT_OF_MEMORY = 2,
+  NIBBLE_RUN_CHECK_FAILED = 3,
+  NIBBLE_RUN_INTERRUPTED = 4
+};
+
+#ifdef __cplusplus
+#define NIBBLE_ALIGN_16 alignas(16)
+#else
+#define NIBBLE_ALIGN_16 _Alignas(16)
+#endif
+
+struct nibble_allocation;
+
+struct nibble_run {
+  /* Where a failure jumps to: at least as large as any libc's jmp_buf. */
+  NIBBLE_ALIGN_16 char entry[512];
+  /* The buffers that exist, the latest first. */
+  struct nibble_allocation *allocations;
+  /* Ends the run when it is not null and points to anything but 0. */
+  const volatile int *stop;
+  /* The run that this thread was in before. */
+  struct nibble_run *outer;
+  int code;
+  char message[496];
+};
+
+/* Calls `function` with `arguments` as a run and returns how it ended; after a
+ * failure, `run->message` says why, and no buffer of the run is left. After a
+ * success the buffers that the code did not free are still there. */
+int nibble_run_call(struct nibble_run *run, void (*function)(void **),
+                    void **arguments, const volatile int *stop);
+
+/* Takes `buffer`, a start of a buffer, out of the run that made it; who calls
+ * owns it then. */
+void nibble_run_take(void *buffer);
+
+/* Frees all buffers of the run. */
+void nibble_run_free(struct nibble_run *run);
+
+/*===--- Called by compiled code
+ * -------------------------------------------===*/
+
+/* Ends the current run. */
+void nibble_runtime_fail(int code, const char *message);
+/* a * b, both sizes; ends the run where one is negative or the product too
+ * large. */
+int64_t nibble_runtime_multiply(int64_t a, int64_t b);
+/* Ends the run where its caller wants it. */
+void nibble_runtime_check_interrupt(void);
+
+/* Buffers, aligned to 64 bytes; the names are upstream's. */
+void *_mlir_memref_to_llvm_alloc(size_t size);
+void *_mlir_memref_to_llvm_aligned_alloc(size_t alignment, size_t size);
+void _mlir_memref_to_llvm_free(void *buffer);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* NIBBLE_RUNTIME_RUN_H */

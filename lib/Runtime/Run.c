@@ -1,0 +1,136 @@
+/*===- Run.c - One run of a compiled model
+---------------------------------===*\
+|*
+|* Part of the Nibble project.
+|*
+\*===----------------------------------------------------------------------===*/
+
+#include "nibble/Runtime/Run.h"
+
+#include "Libc.h"
+
+/* Stands before every buffer, and keeps its alignment. */
+struct nibble_allocation {
+  struct nibble_allocation *previous, *next;
+  /* Null for a buffer that no run owns. */
+  struct nibble_run *run;
+  char padding[40];
+};
+
+_Static_assert(sizeof(struct nibble_allocation) == 64,
+               "a buffer starts at a multiple of 64 bytes");
+
+static _Thread_local struct nibble_run *current;
+
+/* Copies what fits. */
+static void copy_text(char *to, size_t size, const char *from) {
+  size_t i = 0;
+  for (; i + 1 < size && from[i]; ++i)
+    to[i] = from[i];
+  to[i] = 0;
+}
+
+int nibble_run_call(struct nibble_run *run, void (*function)(void **),
+                    void **arguments, const volatile int *stop) {
+  run->allocations = NULL;
+  run->stop = stop;
+  run->outer = current;
+  run->code = NIBBLE_RUN_OK;
+  run->message[0] = 0;
+  current = run;
+  if (_setjmp(run->entry) == 0)
+    function(arguments);
+  current = run->outer;
+  if (run->code != NIBBLE_RUN_OK)
+    nibble_run_free(run);
+  return run->code;
+}
+
+void nibble_run_free(struct nibble_run *run) {
+  struct nibble_allocation *allocation = run->allocations;
+  run->allocations = NULL;
+  while (allocation) {
+    struct nibble_allocation *next = allocation->next;
+    free(allocation);
+    allocation = next;
+  }
+}
+
+void nibble_run_take(void *buffer) {
+  struct nibble_allocation *allocation = (struct nibble_allocation *)buffer - 1;
+  struct nibble_run *run = allocation->run;
+  if (!run)
+    return;
+  if (allocation->previous)
+    allocation->previous->next = allocation->next;
+  else
+    run->allocations = allocation->next;
+  if (allocation->next)
+    allocation->next->previous = allocation->previous;
+  allocation->run = NULL;
+}
+
+/*===--- Called by compiled code
+ * -------------------------------------------===*/
+
+void nibble_runtime_fail(int code, const char *message) {
+  struct nibble_run *run = current;
+  if (!run)
+    abort(); /* Outside of any run, or on a thread that began none. */
+  run->code = code;
+  copy_text(run->message, sizeof(run->message), message);
+  longjmp(run->entry, 1);
+}
+
+int64_t nibble_runtime_multiply(int64_t a, int64_t b) {
+  int64_t product;
+  if (a < 0 || b < 0)
+    nibble_runtime_fail(NIBBLE_RUN_CHECK_FAILED,
+                        "a tensor would have a negative size");
+  if (__builtin_mul_overflow(a, b, &product))
+    nibble_runtime_fail(NIBBLE_RUN_OUT_OF_MEMORY,
+                        "a tensor would have more bytes than can be addressed");
+  return product;
+}
+
+void nibble_runtime_check_interrupt(void) {
+  if (current && current->stop && *current->stop)
+    nibble_runtime_fail(NIBBLE_RUN_INTERRUPTED, "the run was interrupted");
+}
+
+static void fail_allocation(size_t size) {
+  char message[96];
+  snprintf(message, sizeof(message), "no memory for %zu bytes", size);
+  nibble_runtime_fail(NIBBLE_RUN_OUT_OF_MEMORY, message);
+}
+
+void *_mlir_memref_to_llvm_aligned_alloc(size_t alignment, size_t size) {
+  struct nibble_allocation *allocation = NULL;
+  size_t total;
+  if (alignment > sizeof(*allocation) ||
+      __builtin_add_overflow(size, sizeof(*allocation), &total) ||
+      posix_memalign((void **)&allocation, sizeof(*allocation), total))
+    fail_allocation(size);
+  allocation->previous = NULL;
+  allocation->next = NULL;
+  allocation->run = current;
+  if (current) {
+    allocation->next = current->allocations;
+    if (allocation->next)
+      allocation->next->previous = allocation;
+    current->allocations = allocation;
+  }
+  return allocation + 1;
+}
+
+void *_mlir_memref_to_llvm_alloc(size_t size) {
+  return _mlir_memref_to_llvm_aligned_alloc(sizeof(struct nibble_allocation),
+                                            size);
+}
+
+void _mlir_memref_to_llvm_free(void *buffer) {
+  if (!buffer)
+    return;
+  nibble_run_take(buffer);
+  free((struct nibble_allocation *)buffer - 1);
+}
