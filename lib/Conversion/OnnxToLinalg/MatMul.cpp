@@ -30,10 +30,27 @@ static Value buildRounded(NodeContext &context, Value sums, Type element) {
   return buildCast(context, sums, computed, element);
 }
 
+/// Checks that the dimensions that are summed over agree, unless that is known.
+static void checkInner(NodeContext &context, Value lhs,
+                       RankedTensorType lhsType, Value rhs,
+                       RankedTensorType rhsType) {
+  int64_t column = lhsType.getRank() - 1, row = rhsType.getRank() - 2;
+  if (getDimensions(lhsType)[column].isKnownEqual(getDimensions(rhsType)[row]))
+    return;
+  auto getExtent = [&](Value factor, int64_t axis) {
+    return context.toValue(
+        getSize(context.rewriter, context.loc, factor, axis));
+  };
+  context.check(
+      context.scalar().equal(getExtent(lhs, column), getExtent(rhs, row)),
+      "the columns of the first factor are not the rows of the second");
+}
+
 Value nibble::buildMatMul(NodeContext &context, Value lhs,
                           RankedTensorType lhsType, Value rhs,
                           RankedTensorType rhsType, Type element) {
   MLIRContext *mlirContext = context.rewriter.getContext();
+  checkInner(context, lhs, lhsType, rhs, rhsType);
   Broadcast batch =
       broadcast(context, {lhs, rhs}, {lhsType, rhsType}, /*trailing=*/2);
   unsigned rank = batch.sizes.size();

@@ -89,6 +89,14 @@ void NodeContext::check(Value condition, const Twine &message) {
       ("node '" + node.getDisplayName() + "': " + message).str());
 }
 
+void NodeContext::checkSize(OpFoldResult size, int64_t declared,
+                            unsigned result) {
+  ScalarBuilder build = scalar();
+  check(build.equal(toValue(size), build.index(declared)),
+        "a dimension of result " + Twine(result) + " is not " +
+            Twine(declared));
+}
+
 LogicalResult NodeContext::replace(ValueRange results) {
   SmallVector<Value> values;
   for (auto [index, result] : llvm::enumerate(results)) {
@@ -102,6 +110,10 @@ LogicalResult NodeContext::replace(ValueRange results) {
         return fail("result " + Twine(index) + " has not the declared type");
       if (failed(verifyCompatibleShape(type, stored)))
         return fail("result " + Twine(index) + " has not the declared shape");
+      for (int64_t axis = 0; axis < type.getRank(); ++axis)
+        if (type.isDynamicDim(axis) && !stored.isDynamicDim(axis))
+          checkSize(getSize(rewriter, loc, result, axis),
+                    stored.getDimSize(axis), index);
       if (type != stored)
         result = tensor::CastOp::create(rewriter, loc, stored, result);
     }
@@ -166,6 +178,23 @@ static OpFoldResult getCommonSize(NodeContext &context, ValueRange tensors,
   return size;
 }
 
+/// Checks that the parts of a common dimension are 1 or its size.
+static void checkAgreement(NodeContext &context, ValueRange tensors,
+                           ArrayRef<Part> parts, OpFoldResult common) {
+  ScalarBuilder scalar = context.scalar();
+  for (const Part &part : parts) {
+    if (part.dimension.isStatic())
+      continue;
+    Value size = context.toValue(getSize(context.rewriter, context.loc,
+                                         tensors[part.tensor], part.axis));
+    Value agrees = scalar.equal(size, context.toValue(common));
+    Value isOne = scalar.equal(size, scalar.index(1));
+    context.check(
+        arith::OrIOp::create(context.rewriter, context.loc, agrees, isOne),
+        "the shapes do not broadcast");
+  }
+}
+
 Broadcast nibble::broadcast(NodeContext &context, ValueRange tensors,
                             ArrayRef<RankedTensorType> types,
                             unsigned trailing) {
@@ -204,6 +233,8 @@ Broadcast nibble::broadcast(NodeContext &context, ValueRange tensors,
     else if (!varying.empty())
       size = getCommonSize(context, tensors, varying);
     result.sizes.push_back(size);
+    if (!same)
+      checkAgreement(context, tensors, varying, size);
 
     for (const Part &part : parts) {
       bool stays = isOne(part.dimension) && !varying.empty();

@@ -83,6 +83,8 @@ public:
   }
 
 private:
+  void checkSize(mlir::OpFoldResult size, int64_t declared, unsigned result);
+
   mlir::ValueRange inputs;
   std::string &reason;
 };
@@ -107,11 +109,14 @@ private:
   llvm::StringMap<std::map<int64_t, NodeConversion>> byName;
 };
 
+void addEinsumConversions(NodeConversions &conversions);
 void addElementwiseConversions(NodeConversions &conversions);
+void addIndexingConversions(NodeConversions &conversions);
 void addMatMulConversions(NodeConversions &conversions);
 void addQuantizationConversions(NodeConversions &conversions);
 void addReductionConversions(NodeConversions &conversions);
 void addShapeConversions(NodeConversions &conversions);
+void addSortingConversions(NodeConversions &conversions);
 
 //===----------------------------------------------------------------------===//
 // What several files use

@@ -180,11 +180,14 @@ static const NodeConversions &getConversions() {
   static const NodeConversions conversions = [] {
     NodeConversions result;
     result.add("Constant", 1, convertConstantNode);
+    addEinsumConversions(result);
     addElementwiseConversions(result);
+    addIndexingConversions(result);
     addMatMulConversions(result);
     addQuantizationConversions(result);
     addReductionConversions(result);
     addShapeConversions(result);
+    addSortingConversions(result);
     return result;
   }();
   return conversions;

@@ -4,7 +4,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "NodeConversion.h"
+#include "Indexing.h"
 
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -139,40 +139,149 @@ static FailureOr<Axes> getAxes(NodeContext &context, int64_t rank) {
   return axes;
 }
 
+/// Whether the axes are a tensor whose elements are not known.
+static bool hasDynamicAxes(NodeContext &context) {
+  return !context.node.getInts("axes") && context.getNumInputs() > 1 &&
+         !context.isAbsent(1) && !context.getConstantInts(1) &&
+         !(context.getInputType(1).hasStaticShape() &&
+           context.getInputType(1).getNumElements() == 0);
+}
+
+namespace {
+/// A reduction over axes that are known when the code runs: each dimension has
+/// two loops, one over what is kept and one over what is folded, of which one
+/// has one step.
+struct DynamicAxes {
+  SmallVector<Value> flags;
+  /// Sizes of the loops over what is kept, and over what is folded.
+  Sizes kept, folded;
+};
+} // namespace
+
+static DynamicAxes getDynamicAxes(NodeContext &context, Value x) {
+  Sizes sizes = context.getSizes(x);
+  DynamicAxes axes;
+  axes.flags = flagAxes(context, 1, sizes.size());
+  ScalarBuilder scalar = context.scalar();
+  Value one = scalar.index(1);
+  // An empty list means all axes, unless the node says otherwise.
+  if (!context.node.getInt("noop_with_empty_axes", 0)) {
+    Value isEmpty = scalar.isZero(context.toValue(
+        getSize(context.rewriter, context.loc, context.getInput(1), 0)));
+    for (Value &flag : axes.flags)
+      flag = buildOr(scalar, flag, isEmpty);
+  }
+  for (auto [size, flag] : llvm::zip(sizes, axes.flags)) {
+    axes.kept.push_back(scalar.select(flag, one, context.toValue(size)));
+    axes.folded.push_back(scalar.select(flag, context.toValue(size), one));
+  }
+  return axes;
+}
+
+/// As `buildFold`, with a dimension of 1 for each that is folded.
+static Value buildDynamicFold(NodeContext &context, Value x, Type element,
+                              const DynamicAxes &axes,
+                              const Reduction &reduction) {
+  int64_t rank = axes.kept.size();
+  SmallVector<AffineExpr> source, loops;
+  for (int64_t i = 0; i < 2 * rank; ++i)
+    loops.push_back(context.rewriter.getAffineDimExpr(i));
+  for (int64_t i = 0; i < rank; ++i)
+    source.push_back(loops[i] + loops[rank + i]);
+  auto getMap = [&](ArrayRef<AffineExpr> exprs) {
+    return AffineMap::get(2 * rank, 0, exprs, context.rewriter.getContext());
+  };
+  SmallVector<utils::IteratorType> iterators(rank,
+                                             utils::IteratorType::parallel);
+  iterators.append(rank, utils::IteratorType::reduction);
+  // Gives the loops over what is folded their sizes; nothing reads it.
+  Value extents =
+      buildEmpty(context, axes.folded, context.rewriter.getI1Type());
+  return buildReduction(
+      context.rewriter, context.loc, {x, extents},
+      {getMap(source), getMap(ArrayRef(loops).drop_front(rank)),
+       getMap(ArrayRef(loops).take_front(rank))},
+      iterators, axes.kept, getInitial(context, reduction.initial, element),
+      [&](ScalarBuilder &scalar, ValueRange args) {
+        scalar.isUnsigned = element.isUnsignedInteger() || element.isInteger(1);
+        Value number = scalar.decode(args[0], element);
+        if (reduction.prepare)
+          number = reduction.prepare(scalar, number);
+        return (scalar.*reduction.combine)(args[2], number);
+      });
+}
+
+/// Removes the dimensions that were folded, or keeps them as 1.
+static FailureOr<Value> finishDynamic(NodeContext &context, Value result,
+                                      const DynamicAxes &axes) {
+  if (context.node.getInt("keepdims", 1))
+    return result;
+  RankedTensorType declared = context.getResultType();
+  if (!declared)
+    return context.fail("the axes are no constant, and the rank of the result "
+                        "is not known");
+  return buildReshape(
+      context, result,
+      compactSizes(context, axes.kept, axes.flags, declared.getRank()));
+}
+
+/// What is left to do with the fold of `count` elements.
+static Value finishReduction(NodeContext &context, Value folded, Value count,
+                             Type element, const Reduction &reduction) {
+  Type computed = getComputedType(element);
+  auto foldedType = RankedTensorType::get(
+      cast<RankedTensorType>(folded.getType()).getShape(), computed);
+  int64_t rank = foldedType.getRank();
+  return buildElementwise(
+      context.rewriter, context.loc, folded,
+      context.rewriter.getMultiDimIdentityMap(rank), context.getSizes(folded),
+      getStoredType(element), [&](ScalarBuilder &scalar, ValueRange args) {
+        scalar.isUnsigned = element.isUnsignedInteger();
+        Value value = args[0];
+        if (reduction.isMean) {
+          Type i64 = scalar.builder.getI64Type();
+          Value divisor = toI64(scalar, count);
+          value = scalar.div(value, scalar.convert(divisor, i64, computed));
+        }
+        if (reduction.finish)
+          value = reduction.finish(scalar, value);
+        return scalar.encode(value, element);
+      });
+}
+
+static LogicalResult convertDynamicReduce(NodeContext &context,
+                                          const Reduction &reduction) {
+  Type element = context.getElementType(0);
+  Value x = context.getInput(0);
+  DynamicAxes axes = getDynamicAxes(context, x);
+  Value folded = buildDynamicFold(context, x, element, axes, reduction);
+  Value count = context.toValue(getProduct(context, axes.folded));
+  auto result = finishDynamic(
+      context, finishReduction(context, folded, count, element, reduction),
+      axes);
+  if (failed(result))
+    return failure();
+  return context.replace(*result);
+}
+
 static LogicalResult convertReduce(NodeContext &context,
                                    const Reduction &reduction) {
+  if (hasDynamicAxes(context))
+    return convertDynamicReduce(context, reduction);
   RankedTensorType type = context.getInputType(0);
-  Type element = type.getElementType(), computed = getComputedType(element);
+  Type element = type.getElementType();
   FailureOr<Axes> axes = getAxes(context, type.getRank());
   if (failed(axes))
     return failure();
   Value x = context.getInput(0);
   bool keep = context.node.getInt("keepdims", 1) != 0;
   Value folded = buildFold(context, x, element, *axes, reduction);
-  Value count = countFolded(context, x, *axes);
-  auto foldedType = RankedTensorType::get(
-      cast<RankedTensorType>(folded.getType()).getShape(), computed);
-  bool isUnsigned = element.isUnsignedInteger();
-  Value result = buildBroadcast(
-      context, folded, foldedType, element,
-      [&](ScalarBuilder &scalar, ValueRange args) {
-        scalar.isUnsigned = isUnsigned;
-        Value value = args[0];
-        if (reduction.isMean) {
-          Type i64 = scalar.builder.getI64Type();
-          Value divisor = arith::IndexCastOp::create(scalar.builder, scalar.loc,
-                                                     i64, count);
-          value = scalar.div(value, scalar.convert(divisor, i64, computed));
-        }
-        return reduction.finish ? reduction.finish(scalar, value) : value;
-      });
+  Value result = finishReduction(
+      context, folded, countFolded(context, x, *axes), element, reduction);
   if (keep && !axes->empty())
     result = buildReshape(context, result, dropAxes(context, x, *axes, true));
   return context.replace(result);
 }
-
-/// log(sum(exp(x))), with the maximum taken out so that nothing overflows.
-static LogicalResult convertReduceLogSumExp(NodeContext &context);
 
 //===----------------------------------------------------------------------===//
 // Softmax
@@ -252,7 +361,49 @@ static LogicalResult convertSoftmax(NodeContext &context, bool isLog) {
   return convertSoftmaxOver(context, axes, isLog);
 }
 
+/// max + log(sum(exp(x - max))) over axes that are known when the code runs.
+static LogicalResult convertDynamicLogSumExp(NodeContext &context) {
+  Type element = context.getElementType(0), computed = getComputedType(element);
+  Value x = context.getInput(0);
+  DynamicAxes axes = getDynamicAxes(context, x);
+  Value maxima = buildDynamicFold(context, x, element, axes, kMaximum);
+  Sizes sizes = context.getSizes(x);
+  auto getMaximum = [&](ScalarBuilder &scalar, ValueRange position) {
+    Value maximum = extract(scalar, maxima, position);
+    Value infinite =
+        scalar.equal(scalar.abs(maximum), scalar.infinity(computed, false));
+    return scalar.select(infinite, scalar.constant(computed, 0), maximum);
+  };
+  Value shifted = buildTensor(
+      context.rewriter, context.loc, sizes, computed,
+      [&](ScalarBuilder &scalar, ValueRange loops) {
+        SmallVector<Value> position;
+        for (auto [loop, flag] : llvm::zip(loops, axes.flags))
+          position.push_back(scalar.select(flag, scalar.index(0), loop));
+        Value number = scalar.decode(extract(scalar, x, loops), element);
+        return scalar.sub(number, getMaximum(scalar, position));
+      });
+  Reduction sumOfExp = kSum;
+  sumOfExp.prepare = exponential;
+  Value sums = buildDynamicFold(context, shifted, computed, axes, sumOfExp);
+  Value result = buildTensor(
+      context.rewriter, context.loc, axes.kept, getStoredType(element),
+      [&](ScalarBuilder &scalar, ValueRange loops) {
+        Value sum = logarithm(scalar, extract(scalar, sums, loops));
+        return scalar.encode(scalar.add(sum, getMaximum(scalar, loops)),
+                             element);
+      });
+  auto finished = finishDynamic(context, result, axes);
+  if (failed(finished))
+    return failure();
+  return context.replace(*finished);
+}
+
+/// log(sum(exp(x))), with the maximum taken out so that nothing overflows.
 static LogicalResult convertReduceLogSumExp(NodeContext &context) {
+  if (hasDynamicAxes(context) &&
+      isa<FloatType>(getComputedType(context.getElementType(0))))
+    return convertDynamicLogSumExp(context);
   RankedTensorType type = context.getInputType(0);
   Type element = type.getElementType(), computed = getComputedType(element);
   FailureOr<Axes> axes = getAxes(context, type.getRank());

@@ -9,7 +9,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "NodeConversion.h"
+#include "Indexing.h"
 
 #include "nibble/Dialect/Nibble/IR/NibbleOps.h"
 #include "nibble/Dialect/Onnx/IR/TensorData.h"
@@ -24,25 +24,8 @@ using namespace nibble;
 using namespace nibble::onnx;
 
 //===----------------------------------------------------------------------===//
-// Integers of a tensor as sizes
+// Axes
 //===----------------------------------------------------------------------===//
-
-/// The integers of a one-dimensional input: constant where it is.
-static FailureOr<Sizes> getSizeInput(NodeContext &context, unsigned input) {
-  Sizes sizes;
-  if (auto known = context.getConstantInts(input)) {
-    for (int64_t size : *known)
-      sizes.push_back(context.rewriter.getIndexAttr(size));
-    return sizes;
-  }
-  RankedTensorType type = context.getInputType(input);
-  if (type.getRank() > 1 || !type.hasStaticShape())
-    return context.fail("the number of integers in input " + Twine(input) +
-                        " is not known (run --onnx-infer-shapes)");
-  for (int64_t i = 0, count = type.getNumElements(); i < count; ++i)
-    sizes.push_back(context.extractIndex(context.getInput(input), i));
-  return sizes;
-}
 
 static FailureOr<SmallVector<int64_t>>
 normalizeAxes(NodeContext &context, ArrayRef<int64_t> axes, int64_t rank) {
@@ -67,35 +50,6 @@ getAxes(NodeContext &context, unsigned input) {
   if (!axes)
     return context.fail("the axes must be constant");
   return axes;
-}
-
-static Value countElements(NodeContext &context, ArrayRef<OpFoldResult> sizes) {
-  Value count = context.scalar().index(1);
-  for (OpFoldResult size : sizes)
-    count = arith::MulIOp::create(context.rewriter, context.loc, count,
-                                  context.toValue(size));
-  return count;
-}
-
-/// The product as a constant where all sizes are.
-static OpFoldResult getProduct(NodeContext &context,
-                               ArrayRef<OpFoldResult> sizes) {
-  int64_t product = 1;
-  for (OpFoldResult size : sizes) {
-    auto known = getConstantIntValue(size);
-    if (!known)
-      return countElements(context, sizes);
-    product *= *known;
-  }
-  return context.rewriter.getIndexAttr(product);
-}
-
-static Type getStoredElement(Value tensor) {
-  return cast<RankedTensorType>(tensor.getType()).getElementType();
-}
-
-static Value extract(ScalarBuilder &scalar, Value tensor, ValueRange indices) {
-  return tensor::ExtractOp::create(scalar.builder, scalar.loc, tensor, indices);
 }
 
 //===----------------------------------------------------------------------===//
@@ -164,6 +118,23 @@ static FailureOr<Sizes> resolveShape(NodeContext &context,
   return sizes;
 }
 
+/// Checks that a shape has as many elements as the input, and no negative
+/// size.
+static void checkCount(NodeContext &context, ArrayRef<OpFoldResult> sizes) {
+  OpFoldResult wanted = getProduct(context, sizes);
+  OpFoldResult own = getProduct(context, context.getSizes(context.getInput(0)));
+  if (getConstantIntValue(wanted) && getConstantIntValue(own) &&
+      getConstantIntValue(wanted) == getConstantIntValue(own))
+    return;
+  ScalarBuilder scalar = context.scalar();
+  context.check(scalar.equal(context.toValue(wanted), context.toValue(own)),
+                "the new shape has another number of elements");
+  for (OpFoldResult size : sizes)
+    if (!getConstantIntValue(size))
+      context.check(scalar.lessEqual(scalar.index(0), context.toValue(size)),
+                    "a size is negative");
+}
+
 static LogicalResult convertReshape(NodeContext &context) {
   Sizes given;
   if (auto shape = context.node.getInts("shape")) {
@@ -175,7 +146,11 @@ static LogicalResult convertReshape(NodeContext &context) {
       return failure();
     given = *input;
   }
-  return reshapeTo(context, resolveShape(context, given));
+  FailureOr<Sizes> sizes = resolveShape(context, given);
+  if (failed(sizes))
+    return failure();
+  checkCount(context, *sizes);
+  return reshapeTo(context, sizes);
 }
 
 static LogicalResult convertFlatten(NodeContext &context) {
@@ -191,7 +166,34 @@ static LogicalResult convertFlatten(NodeContext &context) {
                                   getProduct(context, all.drop_front(axis))});
 }
 
+/// Whether the axes of a node are a tensor whose elements are not known.
+static bool hasDynamicAxes(NodeContext &context, unsigned input) {
+  return !context.node.getInts("axes") && !context.isAbsent(input) &&
+         !context.getConstantInts(input);
+}
+
+/// Squeeze by axes that are known when the code runs.
+static LogicalResult squeezeDynamically(NodeContext &context) {
+  RankedTensorType declared = context.getResultType();
+  if (!declared)
+    return context.fail("the axes are no constant, and the rank of the result "
+                        "is not known");
+  Value x = context.getInput(0);
+  Sizes sizes = context.getSizes(x);
+  SmallVector<Value> dropped = flagAxes(context, 1, sizes.size());
+  ScalarBuilder scalar = context.scalar();
+  for (auto [flag, size] : llvm::zip(dropped, sizes)) {
+    Value isOne = scalar.equal(context.toValue(size), scalar.index(1));
+    context.check(buildOr(scalar, buildNegation(scalar, flag), isOne),
+                  "cannot squeeze a dimension that is not 1");
+  }
+  return context.replace(buildReshape(
+      context, x, compactSizes(context, sizes, dropped, declared.getRank())));
+}
+
 static LogicalResult convertSqueeze(NodeContext &context) {
+  if (hasDynamicAxes(context, 1))
+    return squeezeDynamically(context);
   auto given = getAxes(context, 1);
   if (failed(given))
     return failure();
@@ -207,11 +209,45 @@ static LogicalResult convertSqueeze(NodeContext &context) {
       if (type.getDimSize(axis) == 1)
         axes.push_back(axis);
   }
-  return reshapeTo(context,
-                   dropAxes(context, context.getInput(0), axes, false));
+  Value x = context.getInput(0);
+  ScalarBuilder scalar = context.scalar();
+  for (int64_t axis : axes)
+    if (type.isDynamicDim(axis))
+      context.check(
+          scalar.equal(
+              context.toValue(getSize(context.rewriter, context.loc, x, axis)),
+              scalar.index(1)),
+          "cannot squeeze dimension " + Twine(axis) + ", which is not 1");
+  return reshapeTo(context, dropAxes(context, x, axes, false));
+}
+
+/// Unsqueeze by axes that are known when the code runs.
+static LogicalResult unsqueezeDynamically(NodeContext &context) {
+  RankedTensorType type = context.getInputType(1);
+  if (type.getRank() > 1 || !type.hasStaticShape())
+    return context.fail("the number of axes is not known");
+  Sizes own = context.getSizes(context.getInput(0)), sizes;
+  ScalarBuilder scalar = context.scalar();
+  Value next = scalar.index(0), one = scalar.index(1);
+  int64_t rank = own.size() + type.getNumElements();
+  for (Value isNew : flagAxes(context, 1, rank)) {
+    Value size = one;
+    for (auto [position, extent] : llvm::enumerate(own)) {
+      Value here = buildAnd(scalar, buildNegation(scalar, isNew),
+                            scalar.equal(next, scalar.index(position)));
+      size = scalar.select(here, context.toValue(extent), size);
+    }
+    next = scalar.select(isNew, next, scalar.add(next, one));
+    sizes.push_back(size);
+  }
+  context.check(scalar.equal(next, scalar.index(own.size())),
+                "an axis is named twice");
+  return reshapeTo(context, sizes);
 }
 
 static LogicalResult convertUnsqueeze(NodeContext &context) {
+  if (hasDynamicAxes(context, 1))
+    return unsqueezeDynamically(context);
   auto given = getAxes(context, 1);
   if (failed(given))
     return failure();
@@ -237,12 +273,6 @@ static LogicalResult convertUnsqueeze(NodeContext &context) {
 // Shapes as values
 //===----------------------------------------------------------------------===//
 
-static Value toI64(NodeContext &context, OpFoldResult size) {
-  return arith::IndexCastOp::create(context.rewriter, context.loc,
-                                    context.rewriter.getI64Type(),
-                                    context.toValue(size));
-}
-
 static LogicalResult convertShape(NodeContext &context) {
   Sizes sizes = context.getSizes(context.getInput(0));
   int64_t rank = sizes.size();
@@ -252,9 +282,10 @@ static LogicalResult convertShape(NodeContext &context) {
   };
   int64_t start = clamp(context.node.getInt("start", 0));
   int64_t end = std::max(start, clamp(context.node.getInt("end", rank)));
+  ScalarBuilder scalar = context.scalar();
   SmallVector<Value> values;
   for (OpFoldResult size : ArrayRef(sizes).slice(start, end - start))
-    values.push_back(toI64(context, size));
+    values.push_back(toI64(scalar, context.toValue(size)));
   auto type =
       RankedTensorType::get({end - start}, context.rewriter.getI64Type());
   if (values.empty())
@@ -269,11 +300,21 @@ static LogicalResult convertShape(NodeContext &context) {
 
 static LogicalResult convertSize(NodeContext &context) {
   Sizes sizes = context.getSizes(context.getInput(0));
-  Value count = toI64(context, getProduct(context, sizes));
+  ScalarBuilder scalar = context.scalar();
+  Value count = toI64(scalar, context.toValue(getProduct(context, sizes)));
   auto type = RankedTensorType::get({}, context.rewriter.getI64Type());
   return context.replace(
       tensor::FromElementsOp::create(context.rewriter, context.loc, type, count)
           .getResult());
+}
+
+/// Checks that sizes that a tensor gives are not negative.
+static void checkSizes(NodeContext &context, ArrayRef<OpFoldResult> sizes) {
+  ScalarBuilder scalar = context.scalar();
+  for (OpFoldResult size : sizes)
+    if (auto known = getConstantIntValue(size); !known || *known < 0)
+      context.check(scalar.lessEqual(scalar.index(0), context.toValue(size)),
+                    "a size is negative");
 }
 
 static LogicalResult convertConstantOfShape(NodeContext &context) {
@@ -284,6 +325,7 @@ static LogicalResult convertConstantOfShape(NodeContext &context) {
   if (!declared || !getStoredType(declared))
     return context.fail("the elements of the result are not known "
                         "(run --onnx-infer-shapes)");
+  checkSizes(context, *sizes);
   Type element = declared.getElementType(), type = getComputedType(element);
   ScalarBuilder scalar = context.scalar();
   Value number = scalar.constant(type, 0);
@@ -317,6 +359,8 @@ static LogicalResult convertRange(NodeContext &context) {
   };
   Value start = read(0), limit = read(1), delta = read(2), count;
   Type i64 = context.rewriter.getI64Type();
+  context.check(buildNegation(scalar, scalar.isZero(delta)),
+                "the step is zero");
   Value difference = scalar.sub(limit, start);
   if (isa<FloatType>(type)) {
     Value quotient = scalar.div(difference, delta);
@@ -386,8 +430,14 @@ static LogicalResult convertConcat(NodeContext &context) {
   if (!axis)
     return context.fail("axis is out of range");
   SmallVector<Value> inputs;
-  for (unsigned i = 0; i < context.getNumInputs(); ++i)
+  for (unsigned i = 0; i < context.getNumInputs(); ++i) {
+    if (context.getInputType(i).getRank() != rank)
+      return context.fail("expects tensors of one rank");
+    for (int64_t other = 0; i > 0 && other < rank; ++other)
+      if (other != *axis)
+        checkSameSize(context, 0, other, i, other);
     inputs.push_back(context.getInput(i));
+  }
   Sizes sizes = context.getSizes(inputs[0]), extents;
   bool isStatic = true;
   int64_t known = 0;
@@ -468,6 +518,9 @@ static Interval getInterval(NodeContext &context, OpFoldResult size,
   ScalarBuilder scalar = context.scalar();
   Value length = context.toValue(size), stride = context.toValue(step);
   Value zero = scalar.index(0), one = scalar.index(1);
+  if (!knownStep)
+    context.check(buildNegation(scalar, scalar.isZero(stride)),
+                  "the step is zero");
   Value forward = scalar.less(zero, stride);
   Value last = scalar.sub(length, one);
   Value from = clampPosition(context, context.toValue(start), length, zero,
@@ -485,6 +538,40 @@ static Interval getInterval(NodeContext &context, OpFoldResult size,
   return {from, count, stride};
 }
 
+/// Makes starts, ends and steps of axes that are known when the code runs those
+/// of all `rank` axes.
+static LogicalResult spreadOverAxes(NodeContext &context, int64_t rank,
+                                    Sizes &starts, Sizes &ends, Sizes &steps) {
+  FailureOr<Sizes> axes = getSizeInput(context, 3);
+  if (failed(axes))
+    return failure();
+  if (axes->size() != starts.size())
+    return context.fail("expects as many axes as starts");
+  checkIndices(context, 3, context.rewriter.getIndexAttr(rank));
+  ScalarBuilder scalar = context.scalar();
+  Sizes all[3];
+  for (int64_t axis = 0; axis < rank; ++axis) {
+    Value interval[3] = {scalar.index(0),
+                         scalar.index(std::numeric_limits<int64_t>::max()),
+                         scalar.index(1)};
+    for (auto [i, given] : llvm::enumerate(*axes)) {
+      Value position =
+          resolveIndex(scalar, context.toValue(given), scalar.index(rank));
+      Value here = scalar.equal(position, scalar.index(axis));
+      for (auto [value, part] :
+           llvm::zip(interval,
+                     ArrayRef<OpFoldResult>({starts[i], ends[i], steps[i]})))
+        value = scalar.select(here, context.toValue(part), value);
+    }
+    for (int part = 0; part < 3; ++part)
+      all[part].push_back(interval[part]);
+  }
+  starts = all[0];
+  ends = all[1];
+  steps = all[2];
+  return success();
+}
+
 static LogicalResult convertSlice(NodeContext &context) {
   Value x = context.getInput(0);
   int64_t rank = context.getInputType(0).getRank();
@@ -500,22 +587,34 @@ static LogicalResult convertSlice(NodeContext &context) {
   };
   FailureOr<Sizes> starts = getPart("starts", 1), ends = getPart("ends", 2),
                    steps = getPart("steps", 4);
-  auto given = getAxes(context, 3);
-  if (failed(starts) || failed(ends) || failed(steps) || failed(given))
-    return failure();
-  SmallVector<int64_t> axes =
-      *given ? **given : llvm::to_vector(llvm::seq<int64_t>(0, starts->size()));
-  auto normal = normalizeAxes(context, axes, rank);
-  if (failed(normal))
+  if (failed(starts) || failed(ends) || failed(steps))
     return failure();
   OpFoldResult one = context.rewriter.getIndexAttr(1);
   steps->resize(starts->size(), one);
-  if (ends->size() != starts->size() || axes.size() != starts->size())
-    return context.fail("expects as many ends and axes as starts");
+  if (ends->size() != starts->size())
+    return context.fail("expects as many ends as starts");
+  if (hasDynamicAxes(context, 3) &&
+      failed(spreadOverAxes(context, rank, *starts, *ends, *steps)))
+    return failure();
+  SmallVector<int64_t> axes =
+      llvm::to_vector(llvm::seq<int64_t>(0, starts->size()));
+  if (!hasDynamicAxes(context, 3)) {
+    auto given = getAxes(context, 3);
+    if (failed(given))
+      return failure();
+    auto normal = normalizeAxes(context, *given ? **given : axes, rank);
+    if (failed(normal))
+      return failure();
+    axes = *normal;
+  }
+  if (axes.size() != starts->size())
+    return context.fail("expects as many axes as starts");
 
   Sizes sizes = context.getSizes(x);
   SmallVector<std::optional<Interval>> ranges(rank);
-  for (auto [i, axis] : llvm::enumerate(*normal)) {
+  for (auto [i, axis] : llvm::enumerate(axes)) {
+    if (getConstantIntValue((*steps)[i]) == 0)
+      return context.fail("the step is zero");
     ranges[axis] = getInterval(context, sizes[axis], (*starts)[i], (*ends)[i],
                                (*steps)[i]);
     sizes[axis] = ranges[axis]->size;
@@ -535,14 +634,6 @@ static LogicalResult convertSlice(NodeContext &context) {
       }));
 }
 
-/// An index into a dimension of `size`, which may count from the end.
-static Value resolveIndex(ScalarBuilder &scalar, Value index, Value size) {
-  Value position = arith::IndexCastOp::create(
-      scalar.builder, scalar.loc, scalar.builder.getIndexType(), index);
-  return scalar.select(scalar.less(position, scalar.index(0)),
-                       scalar.add(position, size), position);
-}
-
 static LogicalResult convertGather(NodeContext &context) {
   Value indices = context.getInput(1);
   int64_t rank = context.getInputType(0).getRank();
@@ -551,6 +642,9 @@ static LogicalResult convertGather(NodeContext &context) {
       normalizeAxis(context.node.getInt("axis", 0), rank);
   if (!axis)
     return context.fail("axis is out of range");
+  checkIndices(
+      context, 1,
+      getSize(context.rewriter, context.loc, context.node.getInput(0), *axis));
   if (isQuantized(context.getInputType(0)))
     return context.replace(GatherOp::create(context.rewriter, context.loc,
                                             context.node.getInput(0), indices,
@@ -573,23 +667,6 @@ static LogicalResult convertGather(NodeContext &context) {
       }));
 }
 
-static LogicalResult convertGatherElements(NodeContext &context) {
-  Value x = context.getInput(0), indices = context.getInput(1);
-  std::optional<int64_t> axis = normalizeAxis(
-      context.node.getInt("axis", 0), context.getInputType(0).getRank());
-  if (!axis)
-    return context.fail("axis is out of range");
-  OpFoldResult size = getSize(context.rewriter, context.loc, x, *axis);
-  return context.replace(buildTensor(
-      context.rewriter, context.loc, context.getSizes(indices),
-      getStoredElement(x), [&](ScalarBuilder &scalar, ValueRange loops) {
-        SmallVector<Value> source(loops);
-        source[*axis] = resolveIndex(scalar, extract(scalar, indices, loops),
-                                     toValue(scalar.builder, scalar.loc, size));
-        return extract(scalar, x, source);
-      }));
-}
-
 /// Expand broadcasts both ways: a size of 1 leaves the input's.
 static LogicalResult convertExpand(NodeContext &context) {
   FailureOr<Sizes> target = getSizeInput(context, 1);
@@ -606,14 +683,22 @@ static LogicalResult convertExpand(NodeContext &context) {
     OpFoldResult size = own[axis - leading];
     auto known = getConstantIntValue(size),
          wanted = getConstantIntValue(sizes[axis]);
-    if (wanted == 1 || (known && *known != 1))
+    if (wanted == 1) {
       sizes[axis] = size;
-    else if (known != 1) {
-      Value value = context.toValue(size);
-      sizes[axis] = outer.select(outer.equal(value, outer.index(1)),
-                                 context.toValue(sizes[axis]), value);
+    } else if (known != 1 && (!known || known != wanted)) {
+      Value value = context.toValue(size),
+            target = context.toValue(sizes[axis]);
+      Value isOne = outer.equal(value, outer.index(1));
+      Value staysOwn = outer.equal(target, outer.index(1));
+      Value agrees = buildOr(outer, buildOr(outer, isOne, staysOwn),
+                             outer.equal(value, target));
+      context.check(agrees, "cannot expand dimension " + Twine(axis - leading) +
+                                " to another size");
+      sizes[axis] =
+          known ? size : OpFoldResult(outer.select(isOne, target, value));
     }
   }
+  checkSizes(context, sizes);
   return context.replace(buildTensor(
       context.rewriter, context.loc, sizes, getStoredElement(x),
       [&](ScalarBuilder &scalar, ValueRange loops) {
@@ -635,6 +720,7 @@ static LogicalResult convertTile(NodeContext &context) {
   Sizes own = context.getSizes(x), sizes;
   if (repeats->size() != own.size())
     return context.fail("expects a repeat for each dimension");
+  checkSizes(context, *repeats);
   for (auto [size, repeat] : llvm::zip(own, *repeats))
     sizes.push_back(getProduct(context, {size, repeat}));
   return context.replace(
@@ -672,6 +758,45 @@ static LogicalResult convertTrilu(NodeContext &context) {
       }));
 }
 
+static OpFoldResult addSizes(NodeContext &context, OpFoldResult a,
+                             OpFoldResult b) {
+  auto known = getConstantIntValue(a), other = getConstantIntValue(b);
+  if (known && other)
+    return context.rewriter.getIndexAttr(*known + *other);
+  return context.scalar().add(context.toValue(a), context.toValue(b));
+}
+
+/// The length of each part of a dimension of size `whole`: what is given, or
+/// equal ones, of which the last may be shorter.
+static FailureOr<Sizes> getSplitLengths(NodeContext &context,
+                                        OpFoldResult whole) {
+  Sizes lengths;
+  if (auto given = context.node.getInts("split")) {
+    for (int64_t length : *given)
+      lengths.push_back(context.rewriter.getIndexAttr(length));
+    return lengths;
+  }
+  if (context.getNumInputs() > 1 && !context.isAbsent(1))
+    return getSizeInput(context, 1);
+  int64_t count = context.node.getNumResults();
+  if (auto size = getConstantIntValue(whole)) {
+    int64_t length = (*size + count - 1) / count;
+    for (int64_t i = 0; i < count; ++i)
+      lengths.push_back(context.rewriter.getIndexAttr(
+          std::clamp<int64_t>(*size - i * length, 0, length)));
+    return lengths;
+  }
+  ScalarBuilder scalar = context.scalar();
+  Value size = context.toValue(whole), zero = scalar.index(0);
+  Value length = scalar.div(scalar.add(size, scalar.index(count - 1)),
+                            scalar.index(count));
+  for (int64_t i = 0; i < count; ++i) {
+    Value rest = scalar.sub(size, scalar.mul(length, scalar.index(i)));
+    lengths.push_back(scalar.min(scalar.max(rest, zero), length));
+  }
+  return lengths;
+}
+
 static LogicalResult convertSplit(NodeContext &context) {
   Value x = context.getInput(0);
   int64_t rank = context.getInputType(0).getRank();
@@ -680,37 +805,40 @@ static LogicalResult convertSplit(NodeContext &context) {
   if (!axis)
     return context.fail("axis is out of range");
   int64_t count = context.node.getNumResults();
-  SmallVector<int64_t> lengths;
-  if (auto given = context.node.getInts("split"))
-    lengths.assign(given->begin(), given->end());
-  else if (context.getNumInputs() > 1 && !context.isAbsent(1)) {
-    auto constant = context.getConstantInts(1);
-    if (!constant)
-      return context.fail("the lengths of the parts must be constant");
-    lengths = *constant;
-  } else {
-    int64_t size = context.getInputType(0).getDimSize(*axis);
-    if (ShapedType::isDynamic(size))
-      return context.fail("the size of the axis must be known");
-    int64_t length = (size + count - 1) / count;
-    for (int64_t i = 0; i < count; ++i)
-      lengths.push_back(std::clamp<int64_t>(size - i * length, 0, length));
-  }
-  if (static_cast<int64_t>(lengths.size()) != count)
-    return context.fail("expects a length for each output");
   Sizes sizes = context.getSizes(x);
+  OpFoldResult whole = sizes[*axis];
+  FailureOr<Sizes> lengths = getSplitLengths(context, whole);
+  if (failed(lengths))
+    return failure();
+  if (static_cast<int64_t>(lengths->size()) != count)
+    return context.fail("expects a length for each output");
   SmallVector<Value> results;
-  int64_t position = 0;
-  for (int64_t length : lengths) {
-    sizes[*axis] = context.rewriter.getIndexAttr(length);
-    results.push_back(buildTensor(
-        context.rewriter, context.loc, sizes, getStoredElement(x),
-        [&](ScalarBuilder &scalar, ValueRange loops) {
-          SmallVector<Value> source(loops);
-          source[*axis] = scalar.add(source[*axis], scalar.index(position));
-          return extract(scalar, x, source);
-        }));
-    position += length;
+  OpFoldResult zero = context.rewriter.getIndexAttr(0), position = zero;
+  SmallVector<OpFoldResult> strides(rank, context.rewriter.getIndexAttr(1));
+  checkSizes(context, *lengths);
+  SmallVector<OpFoldResult> positions;
+  for (OpFoldResult length : *lengths) {
+    positions.push_back(position);
+    position = addSizes(context, position, length);
+  }
+  ScalarBuilder scalar = context.scalar();
+  if (!getConstantIntValue(position) ||
+      getConstantIntValue(position) != getConstantIntValue(whole))
+    context.check(
+        scalar.equal(context.toValue(position), context.toValue(whole)),
+        "the lengths of the parts do not add up to the size of the dimension");
+  for (auto [start, length] : llvm::zip(positions, *lengths)) {
+    sizes[*axis] = length;
+    SmallVector<OpFoldResult> offsets(rank, zero);
+    offsets[*axis] = start;
+    // A slice may not begin at the end, be it empty or not.
+    auto known = getConstantIntValue(start), end = getConstantIntValue(whole);
+    if (known && end && *known >= *end) {
+      results.push_back(buildEmpty(context, sizes, getStoredElement(x)));
+      continue;
+    }
+    results.push_back(tensor::ExtractSliceOp::create(
+        context.rewriter, context.loc, x, offsets, sizes, strides));
   }
   return context.replace(results);
 }
@@ -728,7 +856,6 @@ void nibble::addShapeConversions(NodeConversions &conversions) {
   conversions.add("Concat", 4, convertConcat);
   conversions.add("Slice", 1, convertSlice);
   conversions.add("Gather", 1, convertGather);
-  conversions.add("GatherElements", 11, convertGatherElements);
   conversions.add("Expand", 8, convertExpand);
   conversions.add("Tile", 6, convertTile);
   conversions.add("Trilu", 14, convertTrilu);

@@ -20,8 +20,16 @@ static std::optional<Shape> reduce(RuleContext &context, bool isGiven,
   if (!shape)
     return std::nullopt;
   int64_t rank = shape->size();
-  if (isGiven && !axes)
-    return keep ? std::optional(Shape(rank)) : std::nullopt;
+  if (isGiven && !axes) {
+    if (keep)
+      return Shape(rank);
+    // The number of axes says the rank, unless an empty list means all.
+    auto count = context.getShape(1);
+    if (!count || count->size() != 1 || !count->front().isStatic() ||
+        count->front().size < 1 || count->front().size > rank)
+      return std::nullopt;
+    return Shape(rank - count->front().size);
+  }
   if (!axes || axes->empty()) {
     if (context.getInt("noop_with_empty_axes", 0) != 0)
       return shape;
