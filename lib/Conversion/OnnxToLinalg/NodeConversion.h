@@ -110,11 +110,16 @@ private:
 };
 
 void addEinsumConversions(NodeConversions &conversions);
+void addConvolutionConversions(NodeConversions &conversions);
 void addElementwiseConversions(NodeConversions &conversions);
 void addIndexingConversions(NodeConversions &conversions);
 void addMatMulConversions(NodeConversions &conversions);
+void addNormalizationConversions(NodeConversions &conversions);
+void addPadConversions(NodeConversions &conversions);
+void addPoolingConversions(NodeConversions &conversions);
 void addQuantizationConversions(NodeConversions &conversions);
 void addReductionConversions(NodeConversions &conversions);
+void addResizeConversions(NodeConversions &conversions);
 void addShapeConversions(NodeConversions &conversions);
 void addSortingConversions(NodeConversions &conversions);
 

@@ -181,11 +181,16 @@ static const NodeConversions &getConversions() {
     NodeConversions result;
     result.add("Constant", 1, convertConstantNode);
     addEinsumConversions(result);
+    addConvolutionConversions(result);
     addElementwiseConversions(result);
     addIndexingConversions(result);
     addMatMulConversions(result);
+    addNormalizationConversions(result);
+    addPadConversions(result);
+    addPoolingConversions(result);
     addQuantizationConversions(result);
     addReductionConversions(result);
+    addResizeConversions(result);
     addShapeConversions(result);
     addSortingConversions(result);
     return result;
