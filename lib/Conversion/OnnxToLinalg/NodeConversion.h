@@ -109,6 +109,7 @@ private:
   llvm::StringMap<std::map<int64_t, NodeConversion>> byName;
 };
 
+void addAttentionConversions(NodeConversions &conversions);
 void addEinsumConversions(NodeConversions &conversions);
 void addConvolutionConversions(NodeConversions &conversions);
 void addElementwiseConversions(NodeConversions &conversions);
@@ -189,6 +190,11 @@ mlir::Value buildMatMul(NodeContext &context, mlir::Value lhs,
 /// `tensor` with another shape of the same number of elements.
 mlir::Value buildReshape(NodeContext &context, mlir::Value tensor,
                          llvm::ArrayRef<mlir::OpFoldResult> sizes);
+
+/// Tensors of one rank one after another along `axis`, each inserted into a new
+/// tensor. The other dimensions must agree.
+mlir::Value buildConcat(NodeContext &context, mlir::ValueRange inputs,
+                        int64_t axis);
 
 /// Sizes of `tensor` without the dimensions `axes`, or with 1 in their place.
 Sizes dropAxes(NodeContext &context, mlir::Value tensor,

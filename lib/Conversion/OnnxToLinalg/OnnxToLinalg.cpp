@@ -180,6 +180,7 @@ static const NodeConversions &getConversions() {
   static const NodeConversions conversions = [] {
     NodeConversions result;
     result.add("Constant", 1, convertConstantNode);
+    addAttentionConversions(result);
     addEinsumConversions(result);
     addConvolutionConversions(result);
     addElementwiseConversions(result);

@@ -423,6 +423,41 @@ static LogicalResult convertTranspose(NodeContext &context) {
                              ->getResult(0));
 }
 
+Value nibble::buildConcat(NodeContext &context, ValueRange inputs,
+                          int64_t axis) {
+  Sizes sizes = context.getSizes(inputs[0]), extents;
+  bool isStatic = true;
+  int64_t known = 0;
+  for (Value input : inputs) {
+    extents.push_back(getSize(context.rewriter, context.loc, input, axis));
+    auto extent = getConstantIntValue(extents.back());
+    isStatic &= extent.has_value();
+    known += extent.value_or(0);
+  }
+  Value position = context.scalar().index(0);
+  SmallVector<OpFoldResult> starts;
+  for (OpFoldResult extent : extents) {
+    starts.push_back(position);
+    position = arith::AddIOp::create(context.rewriter, context.loc, position,
+                                     context.toValue(extent));
+  }
+  sizes[axis] = isStatic ? OpFoldResult(context.rewriter.getIndexAttr(known))
+                         : OpFoldResult(position);
+  Value result = tensor::EmptyOp::create(context.rewriter, context.loc, sizes,
+                                         getStoredElement(inputs[0]));
+  OpFoldResult zero = context.rewriter.getIndexAttr(0);
+  OpFoldResult one = context.rewriter.getIndexAttr(1);
+  for (auto [input, start] : llvm::zip(inputs, starts)) {
+    SmallVector<OpFoldResult> offsets(sizes.size(), zero),
+        strides(sizes.size(), one);
+    offsets[axis] = start;
+    result = tensor::InsertSliceOp::create(context.rewriter, context.loc, input,
+                                           result, offsets,
+                                           context.getSizes(input), strides);
+  }
+  return result;
+}
+
 static LogicalResult convertConcat(NodeContext &context) {
   int64_t rank = context.getInputType(0).getRank();
   std::optional<int64_t> axis =
@@ -438,36 +473,7 @@ static LogicalResult convertConcat(NodeContext &context) {
         checkSameSize(context, 0, other, i, other);
     inputs.push_back(context.getInput(i));
   }
-  Sizes sizes = context.getSizes(inputs[0]), extents;
-  bool isStatic = true;
-  int64_t known = 0;
-  for (Value input : inputs) {
-    extents.push_back(getSize(context.rewriter, context.loc, input, *axis));
-    auto extent = getConstantIntValue(extents.back());
-    isStatic &= extent.has_value();
-    known += extent.value_or(0);
-  }
-  Value position = context.scalar().index(0);
-  SmallVector<OpFoldResult> starts;
-  for (OpFoldResult extent : extents) {
-    starts.push_back(position);
-    position = arith::AddIOp::create(context.rewriter, context.loc, position,
-                                     context.toValue(extent));
-  }
-  sizes[*axis] = isStatic ? OpFoldResult(context.rewriter.getIndexAttr(known))
-                          : OpFoldResult(position);
-  Value result = tensor::EmptyOp::create(context.rewriter, context.loc, sizes,
-                                         getStoredElement(inputs[0]));
-  OpFoldResult zero = context.rewriter.getIndexAttr(0);
-  OpFoldResult one = context.rewriter.getIndexAttr(1);
-  for (auto [input, start] : llvm::zip(inputs, starts)) {
-    SmallVector<OpFoldResult> offsets(rank, zero), strides(rank, one);
-    offsets[*axis] = start;
-    result = tensor::InsertSliceOp::create(context.rewriter, context.loc, input,
-                                           result, offsets,
-                                           context.getSizes(input), strides);
-  }
-  return context.replace(result);
+  return context.replace(buildConcat(context, inputs, *axis));
 }
 
 /// A position in front of or behind the end, brought into [low, high].
