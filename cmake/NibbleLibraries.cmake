@@ -66,6 +66,17 @@ set(NIBBLE_STATIC_MLIR_LIBRARIES
   MLIRTensorInferTypeOpInterfaceImpl MLIRTensorTransforms MLIRUBToLLVM
   MLIRBuiltinToLLVMIRTranslation MLIRLLVMToLLVMIRTranslation
   MLIROpenMPToLLVMIRTranslation MLIRTargetLLVMIRExport)
+  MLIRPass MLIRTransforms)
+# What compiles models.
+list(APPEND NIBBLE_STATIC_MLIR_LIBRARIES
+  MLIRAffineToStandard MLIRArithToLLVM MLIRArithTransforms MLIRBufferizationPipelines
+  MLIRBufferizationToMemRef MLIRBufferizationTransforms MLIRBuiltinToLLVMIRTranslation
+  MLIRControlFlowToLLVM MLIRControlFlowTransforms MLIRFuncToLLVM MLIRFuncTransforms
+  MLIRIndexToLLVM MLIRLinalgTransforms MLIRLLVMIRTransforms MLIRLLVMToLLVMIRTranslation
+  MLIRMathToLibm MLIRMathToLLVM MLIRMemRefToLLVM MLIRMemRefTransforms
+  MLIRReconcileUnrealizedCasts MLIRSCFToControlFlow MLIRSCFTransforms
+  MLIRTargetLLVMIRExport MLIRTensorInferTypeOpInterfaceImpl MLIRTensorTransforms
+  MLIRUBToLLVM)
 set(NIBBLE_IS_STATIC $<BOOL:$<TARGET_PROPERTY:NIBBLE_STATIC_MLIR>>)
 target_link_libraries(NibbleMLIRFlags INTERFACE NibbleFlags
   $<IF:${NIBBLE_IS_STATIC},${NIBBLE_STATIC_MLIR_LIBRARIES},MLIR>

@@ -104,23 +104,35 @@ static void fail_allocation(size_t size) {
   nibble_runtime_fail(NIBBLE_RUN_OUT_OF_MEMORY, message);
 }
 
-void *_mlir_memref_to_llvm_aligned_alloc(size_t alignment, size_t size) {
-  struct nibble_allocation *allocation = NULL;
+void *nibble_run_allocate(size_t size) {
+  struct nibble_allocation *allocation;
+  void *memory;
   size_t total;
-  if (alignment > sizeof(*allocation) ||
-      __builtin_add_overflow(size, sizeof(*allocation), &total) ||
-      posix_memalign((void **)&allocation, sizeof(*allocation), total))
-    fail_allocation(size);
+  if (__builtin_add_overflow(size, sizeof(*allocation), &total) ||
+      posix_memalign(&memory, sizeof(*allocation), total))
+    return NULL;
+  allocation = memory;
   allocation->previous = NULL;
   allocation->next = NULL;
-  allocation->run = current;
+  allocation->run = NULL;
+  return allocation + 1;
+}
+
+void *_mlir_memref_to_llvm_aligned_alloc(size_t alignment, size_t size) {
+  void *buffer = alignment <= sizeof(struct nibble_allocation)
+                     ? nibble_run_allocate(size)
+                     : NULL;
+  if (!buffer)
+    fail_allocation(size);
+  struct nibble_allocation *allocation = (struct nibble_allocation *)buffer - 1;
   if (current) {
+    allocation->run = current;
     allocation->next = current->allocations;
     if (allocation->next)
       allocation->next->previous = allocation;
     current->allocations = allocation;
   }
-  return allocation + 1;
+  return buffer;
 }
 
 void *_mlir_memref_to_llvm_alloc(size_t size) {

@@ -42,13 +42,13 @@ static void addChoice(CLI::App *verb, const std::string &name, T &value,
       ->check(CLI::IsMember(names));
 }
 
-/// "model.onnx" becomes "model.quantized.onnx".
-static std::string getDefaultOutput(std::string input) {
+/// "model.onnx" with ".so" becomes "model.so".
+static std::string replaceEnding(std::string input, const char *ending) {
   const std::string suffix = ".onnx";
   if (input.size() > suffix.size() &&
       input.compare(input.size() - suffix.size(), suffix.size(), suffix) == 0)
     input.resize(input.size() - suffix.size());
-  return input + ".quantized.onnx";
+  return input + ending;
 }
 
 static void addQuantize(CLI::App &app, int &exitCode) {
@@ -114,7 +114,7 @@ static void addQuantize(CLI::App &app, int &exitCode) {
       "\nExit codes: 0 done, 1 error, 2 usage, 3 nothing to quantize.");
   verb->callback([command, &exitCode] {
     if (command->output.empty())
-      command->output = getDefaultOutput(command->input);
+      command->output = replaceEnding(command->input, ".quantized.onnx");
     exitCode = quantize(*command);
   });
 }
@@ -197,6 +197,45 @@ static void addTestOnnx(CLI::App &app, int &exitCode) {
                "  $ nibble test-onnx node --jobs 4 --verbose\n"
                "\nExit codes: 0 all pass, 1 some do not, 2 usage.");
   verb->callback([command, &exitCode] { exitCode = testOnnx(*command); });
+static void addCompile(CLI::App &app, int &exitCode) {
+  auto command = std::make_shared<CompileCommand>();
+  CLI::App *verb = app.add_subcommand(
+      "compile", "Make a model a library that needs no framework");
+  verb->add_option("model", command->input,
+                   "The model: .onnx, .mlir or .mlirbc")
+      ->required();
+  verb->add_option("-o,--output", command->output,
+                   "The file to write: .so, .a or .o; a header and large "
+                   "weights go beside it");
+  verb->add_option("--target", command->target,
+                   "The instruction set: native, generic, x86-64-v3, ..., "
+                   "aarch64+dotprod; multi: several, one is chosen at load")
+      ->capture_default_str();
+  verb->add_option("--name", command->name,
+                   "What the C functions start with (default: after the "
+                   "output)");
+  addChoice(verb, "--weights", command->weights,
+            {{"auto", WeightsPlace::Auto},
+             {"embed", WeightsPlace::Embedded},
+             {"file", WeightsPlace::File}},
+            "In the library, in a file of their own, or by their size "
+            "(default: auto, 16 MiB)");
+  verb->add_option("--emit", command->emit,
+                   "Print a stage of the compilation instead (to -o or "
+                   "standard output)")
+      ->check(CLI::IsMember({"onnx", "linalg", "nibble", "loops", "llvm",
+                             "llvm-ir", "asm", "obj"}));
+  verb->add_flag("--quiet", command->quiet, "Print nothing but errors");
+  verb->footer("Examples:\n"
+               "  $ nibble compile m.onnx -o m.so\n"
+               "  $ nibble compile m.onnx -o m.so --target multi\n"
+               "  $ nibble compile m.onnx --emit linalg");
+  verb->callback([command, &exitCode] {
+    if (command->output.empty())
+      command->output =
+          command->emit.empty() ? replaceEnding(command->input, ".so") : "-";
+    exitCode = compile(*command);
+  });
 }
 
 static int runCommand(int argc, char **argv) {
@@ -213,6 +252,7 @@ static int runCommand(int argc, char **argv) {
   addDiff(app, exitCode);
   addConvert(app, exitCode);
   addTestOnnx(app, exitCode);
+  addCompile(app, exitCode);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError &error) {

@@ -9,6 +9,7 @@
 
 #include "nibble/Numerics/BlockQuantizer.h"
 #include "nibble/Onnx/Export.h"
+#include "nibble/Target/WeightsPlace.h"
 
 #include <string>
 #include <vector>
@@ -97,6 +98,22 @@ struct TestOnnxCommand {
 /// test_data_set_0/input_0.pb, …/output_0.pb) with their tolerances, and prints
 /// how many pass by op. ExitFailure where one does not.
 int testOnnx(const TestOnnxCommand &command);
+struct CompileCommand {
+  std::string input, output;
+  /// A row of TargetRows.inl, native, generic or multi.
+  std::string target = "native";
+  /// What the functions of the C interface start with; empty: after the output.
+  std::string name;
+  WeightsPlace weights = WeightsPlace::Auto;
+  /// A stage to print instead of a library: onnx, linalg, nibble, loops, llvm,
+  /// llvm-ir, asm, obj.
+  std::string emit;
+  bool quiet = false;
+};
+
+/// Compiles a model to a shared library, archive or object file with a C header
+/// and, where they are large, a file of weights.
+int compile(const CompileCommand &command);
 
 } // namespace nibble
 

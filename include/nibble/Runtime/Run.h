@@ -61,6 +61,9 @@ int nibble_run_call(struct nibble_run *run, void (*function)(void **),
  * owns it then. */
 void nibble_run_take(void *buffer);
 
+/* A buffer that no run owns; null where there is no memory for it. */
+void *nibble_run_allocate(size_t size);
+
 /* Frees all buffers of the run. */
 void nibble_run_free(struct nibble_run *run);
 

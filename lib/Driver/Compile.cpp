@@ -1,0 +1,379 @@
+//===- Compile.cpp - nibble compile ---------------------------------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Compile.h"
+
+#include "Session.h"
+#include "nibble/Driver/Driver.h"
+#include "nibble/Pipelines/Cpu.h"
+#include "nibble/Support/OutputFile.h"
+#include "nibble/Support/Progress.h"
+#include "nibble/Tools/ModelFile.h"
+#include "nibble/Tools/Registration.h"
+
+#include "mlir/Bytecode/BytecodeWriter.h"
+#include "mlir/IR/AsmState.h"
+#include "mlir/Pass/Pass.h"
+#include "mlir/Pass/PassInstrumentation.h"
+#include "mlir/Pass/PassManager.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Object/ArchiveWriter.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/Path.h"
+#include "llvm/Support/Signals.h"
+
+#include <chrono>
+
+using namespace mlir;
+using namespace nibble;
+using llvm::Error;
+using llvm::Expected;
+
+static Error makeError(const Twine &message) {
+  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
+}
+
+void nibble::addPipelineDialects(MLIRContext &context) {
+  DialectRegistry registry;
+  registerReferenceDialects(registry);
+  context.appendDialectRegistry(registry);
+}
+
+Expected<std::vector<const TargetRow *>> nibble::parseTarget(StringRef target) {
+  std::vector<const TargetRow *> rows;
+  if (target != "multi") {
+    const TargetRow *row = findTarget(target);
+    if (!row)
+      return makeError("--target " + target + ": no such target; there are " +
+                       listTargetNames() + " and multi");
+    return std::vector<const TargetRow *>{row};
+  }
+  const TargetRow *baseline = findTarget("generic");
+  if (!baseline)
+    return makeError("--target multi: this machine's architecture has no row");
+  for (const TargetRow &row : getTargetRows())
+    if (row.triple == baseline->triple)
+      rows.push_back(&row);
+  return rows;
+}
+
+//===----------------------------------------------------------------------===//
+// Files
+//===----------------------------------------------------------------------===//
+
+static Error writeArchive(StringRef object, StringRef member,
+                          llvm::raw_ostream &os) {
+  std::vector<llvm::NewArchiveMember> members;
+  members.emplace_back(llvm::MemoryBufferRef(object, member));
+  return llvm::writeArchiveToStream(os, members,
+                                    llvm::SymtabWritingMode::NormalSymtab,
+                                    llvm::object::Archive::K_GNU,
+                                    /*Deterministic=*/true, /*Thin=*/false);
+}
+
+namespace {
+/// Files that get their names together.
+class OutputFiles {
+public:
+  Error write(StringRef path,
+              llvm::function_ref<Error(llvm::raw_fd_ostream &)> write) {
+    auto file = OutputFile::create(path);
+    if (!file)
+      return file.takeError();
+    if (Error error = write((*file)->getStream()))
+      return error;
+    if (Error error = (*file)->finish())
+      return error;
+    files.push_back(std::move(*file));
+    return Error::success();
+  }
+  Error commit() {
+    for (auto &file : files)
+      if (Error error = file->commit())
+        return error;
+    return Error::success();
+  }
+
+private:
+  std::vector<std::unique_ptr<OutputFile>> files;
+};
+} // namespace
+
+/// Links `object`, the contents of an object file, into `os`.
+static Error linkInto(StringRef object, const EmittedModel &model,
+                      StringRef output, StringRef triple,
+                      llvm::raw_ostream &os) {
+  SmallString<128> path;
+  int descriptor;
+  if (std::error_code error = llvm::sys::fs::createUniqueFile(
+          output + ".%%%%%%.o.partial", descriptor, path))
+    return makeError("cannot write '" + output + "': " + error.message());
+  std::string objectPath = path.str().str(), library = objectPath + ".so";
+  for (const std::string &file : {objectPath, library})
+    llvm::sys::RemoveFileOnSignal(file);
+  {
+    llvm::raw_fd_ostream file(descriptor, /*shouldClose=*/true);
+    file << object;
+  }
+  Error error =
+      linkSharedLibrary(objectPath, library, llvm::sys::path::filename(output),
+                        triple, model.usesOpenMP());
+  if (!error) {
+    if (auto text = llvm::MemoryBuffer::getFile(library))
+      os << (*text)->getBuffer();
+    else
+      error = makeError("cannot read '" + library +
+                        "': " + text.getError().message());
+  }
+  for (const std::string &file : {objectPath, library}) {
+    (void)llvm::sys::fs::remove(file);
+    llvm::sys::DontRemoveFileOnSignal(file);
+  }
+  return error;
+}
+
+/// Adds the library and the weights to `files`.
+static Error addLibrary(EmittedModel &model, StringRef output,
+                        StringRef weights, StringRef triple,
+                        OutputFiles &files) {
+  llvm::SmallVector<char, 0> object;
+  llvm::raw_svector_ostream buffer(object);
+  if (Error error = model.writeCode(buffer, /*assembly=*/false))
+    return error;
+  if (model.hasWeightsFile())
+    if (Error error = files.write(weights, [&](llvm::raw_fd_ostream &os) {
+          model.writeWeights(os);
+          return Error::success();
+        }))
+      return error;
+  return files.write(output, [&](llvm::raw_fd_ostream &os) -> Error {
+    StringRef bytes(object.data(), object.size());
+    if (output.ends_with(".so"))
+      return linkInto(bytes, model, output, triple, os);
+    if (output.ends_with(".a"))
+      return writeArchive(bytes, (llvm::sys::path::stem(output) + ".o").str(),
+                          os);
+    os << bytes;
+    return Error::success();
+  });
+}
+
+Error nibble::writeLibrary(EmittedModel &model, StringRef output,
+                           StringRef weights) {
+  OutputFiles files;
+  if (Error error =
+          addLibrary(model, output, weights, model.getTriple(), files))
+    return error;
+  return files.commit();
+}
+
+//===----------------------------------------------------------------------===//
+// Stages
+//===----------------------------------------------------------------------===//
+
+namespace {
+/// Takes the IR at a stage of the pipeline out of it.
+class StagePrinter : public PassInstrumentation {
+public:
+  StagePrinter(StringRef stage, OwningOpRef<ModuleOp> &result)
+      : stage(stage), result(result) {}
+
+  void runBeforePass(Pass *pass, Operation *op) override {
+    StringRef name = pass->getArgument();
+    if ((stage == "nibble" && name.starts_with("lower-nibble-to-")) ||
+        (stage == "loops" && name == "convert-scf-to-cf"))
+      take(op);
+  }
+  void runAfterPass(Pass *pass, Operation *op) override {
+    if (stage == "linalg" && pass->getArgument() == "convert-onnx-to-linalg")
+      take(op);
+  }
+
+private:
+  void take(Operation *op) {
+    auto module = dyn_cast<ModuleOp>(op);
+    if (module && !result)
+      result = module.clone();
+  }
+
+  StringRef stage;
+  OwningOpRef<ModuleOp> &result;
+};
+} // namespace
+
+/// Weights are named, not printed.
+static void printStage(ModuleOp module, llvm::raw_ostream &os) {
+  OpPrintingFlags flags;
+  flags.elideLargeElementsAttrs(64).elideLargeResourceString(64);
+  AsmState state(module, flags);
+  module.print(os, state);
+  os << "\n";
+}
+
+static LogicalResult runToStage(ModuleOp module, StringRef stage,
+                                const TargetRow &row,
+                                OwningOpRef<ModuleOp> &result) {
+  CpuOptions options;
+  options.target = row.name.str();
+  PassManager passes(module.getContext());
+  passes.addInstrumentation(std::make_unique<StagePrinter>(stage, result));
+  buildCpuTensorPipeline(passes, options);
+  if (stage == "loops" || stage == "llvm")
+    buildCpuLoopPipeline(passes, options);
+  return passes.run(module);
+}
+
+static int printIR(const CompileCommand &command, ModuleOp module,
+                   const TargetRow &row) {
+  OwningOpRef<ModuleOp> stage;
+  if (command.emit != "onnx" &&
+      failed(runToStage(module, command.emit, row, stage)))
+    return ExitFailure;
+  OutputFiles files;
+  Error error =
+      files.write(command.output, [&](llvm::raw_fd_ostream &os) -> Error {
+        ModuleOp printed = stage ? *stage : module;
+        if (!StringRef(command.output).ends_with(".mlirbc"))
+          printStage(printed, os);
+        else if (failed(writeBytecodeToFile(printed, os)))
+          return makeError("cannot write '" + command.output + "' as bytecode");
+        return Error::success();
+      });
+  if (!error)
+    error = files.commit();
+  return error ? fail(llvm::toString(std::move(error))) : ExitSuccess;
+}
+
+//===----------------------------------------------------------------------===//
+// The verb
+//===----------------------------------------------------------------------===//
+
+/// "models/m-1.so" becomes "m_1".
+static std::string getPrefix(StringRef output) {
+  std::string name;
+  for (char c : llvm::sys::path::stem(output))
+    name += llvm::isAlnum(c) ? c : '_';
+  if (name.empty() || llvm::isDigit(name.front()))
+    name = "model_" + name;
+  return name;
+}
+
+static bool isIdentifier(StringRef name) {
+  return !name.empty() && !llvm::isDigit(name.front()) &&
+         llvm::all_of(name,
+                      [](char c) { return llvm::isAlnum(c) || c == '_'; });
+}
+
+static Error writeText(EmittedModel &model, const CompileCommand &command) {
+  OutputFiles files;
+  if (Error error =
+          files.write(command.output, [&](llvm::raw_fd_ostream &os) -> Error {
+            if (command.emit == "llvm-ir") {
+              model.writeLLVM(os);
+              return Error::success();
+            }
+            // The writer of code seeks, which a pipe does not.
+            llvm::SmallVector<char, 0> text;
+            llvm::raw_svector_ostream buffer(text);
+            if (Error error = model.writeCode(buffer, command.emit == "asm"))
+              return error;
+            os.write(text.data(), text.size());
+            return Error::success();
+          }))
+    return error;
+  return files.commit();
+}
+
+static SmallString<128> replaceEnding(StringRef path, StringRef ending) {
+  SmallString<128> result(path);
+  llvm::sys::path::replace_extension(result, ending);
+  return result;
+}
+
+static Error checkCommand(const CompileCommand &command, StringRef prefix) {
+  StringRef output = command.output;
+  if (!isIdentifier(prefix))
+    return makeError("--name " + prefix + ": not the start of a C name");
+  if (command.emit.empty() && !output.ends_with(".so") &&
+      !output.ends_with(".o") && !output.ends_with(".a"))
+    return makeError("cannot tell what to write from '" + output +
+                     "': end it with .so, .o or .a, or ask for a stage by "
+                     "--emit");
+  return Error::success();
+}
+
+static Error writeAll(EmittedModel &model, const CompileCommand &command,
+                      StringRef weights) {
+  OutputFiles files;
+  if (Error error =
+          addLibrary(model, command.output, weights, model.getTriple(), files))
+    return error;
+  if (Error error = files.write(replaceEnding(command.output, ".h"),
+                                [&](llvm::raw_fd_ostream &os) {
+                                  model.writeHeader(os);
+                                  return Error::success();
+                                }))
+    return error;
+  return files.commit();
+}
+
+static uint64_t getSize(StringRef path) {
+  uint64_t size = 0;
+  (void)llvm::sys::fs::file_size(path, size);
+  return size;
+}
+
+int nibble::compile(const CompileCommand &command) {
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point start = Clock::now();
+  std::string prefix =
+      command.name.empty() ? getPrefix(command.output) : command.name;
+  if (Error error = checkCommand(command, prefix))
+    return fail(llvm::toString(std::move(error)));
+  auto rows = parseTarget(command.target);
+  if (!rows)
+    return fail(llvm::toString(rows.takeError()));
+  Session session;
+  addPipelineDialects(session.getContext());
+  OwningOpRef<ModuleOp> module =
+      loadModel(command.input, &session.getContext());
+  if (!module)
+    return ExitFailure;
+  if (llvm::is_contained({"onnx", "linalg", "nibble", "loops", "llvm"},
+                         command.emit))
+    return printIR(command, *module, *rows->back());
+
+  SmallString<128> weights = replaceEnding(command.output, ".weights");
+  EmitOptions options;
+  options.name = prefix;
+  options.rows = *rows;
+  options.weights = command.weights;
+  options.weightsFile = llvm::sys::path::filename(weights).str();
+  auto model = EmittedModel::emit(*module, options);
+  if (failed(model))
+    return ExitFailure;
+  Error error = command.emit.empty() ? writeAll(**model, command, weights)
+                                     : writeText(**model, command);
+  if (error)
+    return fail(llvm::toString(std::move(error)));
+  if (command.quiet || !command.emit.empty())
+    return ExitSuccess;
+  std::chrono::duration<double> seconds = Clock::now() - start;
+  llvm::outs() << command.output << ": " << formatBytes(getSize(command.output))
+               << ", for ";
+  llvm::interleaveComma(*rows, llvm::outs(), [](const TargetRow *row) {
+    llvm::outs() << row->name;
+  });
+  llvm::outs() << "\n";
+  if ((*model)->hasWeightsFile())
+    llvm::outs() << weights << ": " << formatBytes(getSize(weights))
+                 << " of weights; keep it beside the library\n";
+  llvm::outs() << replaceEnding(command.output, ".h") << ": the C interface, "
+               << prefix << "_create, " << prefix << "_run, ...\n"
+               << llvm::formatv("compiled in {0:f1} s\n", seconds.count());
+  return ExitSuccess;
+}
