@@ -220,7 +220,8 @@ static Error checkInput(size_t index, const HostTensor &input,
   for (auto [axis, dimension] : llvm::enumerate(onnx::getDimensions(type))) {
     int64_t size = input.shape[axis], expected = dimension.size;
     count *= size;
-    if (dimension.symbol)
+    // Some exporters write "?" for whatever they do not know.
+    if (dimension.symbol && dimension.symbol != "?")
       expected =
           symbols.try_emplace(dimension.symbol.getValue(), size).first->second;
     if (!ShapedType::isDynamic(expected) && size != expected)

@@ -46,9 +46,11 @@ struct Dimension {
   bool operator==(const Dimension &other) const {
     return size == other.size && symbol == other.symbol;
   }
-  /// True where both are known to be the same size.
+  /// True where both are known to be the same size. The name "?", which some
+  /// exporters write, tells nothing.
   bool isKnownEqual(const Dimension &other) const {
-    return isStatic() ? size == other.size : symbol && symbol == other.symbol;
+    return isStatic() ? size == other.size
+                      : symbol && symbol != "?" && symbol == other.symbol;
   }
 };
 
