@@ -25,6 +25,7 @@ using namespace nibble;
 
 void nibble::buildReferenceTensorPipeline(OpPassManager &passes,
                                           const ReferenceOptions &options) {
+  passes.addPass(onnx::createOnnxInlineFunctions());
   passes.addPass(onnx::createOnnxInferShapes());
   passes.addPass(onnx::createOnnxFoldConstants());
   // {func, onnx, nibble}
@@ -42,6 +43,8 @@ void nibble::buildReferenceTensorPipeline(OpPassManager &passes,
 void nibble::buildBufferPipeline(OpPassManager &passes) {
   bufferization::OneShotBufferizePassOptions bufferize;
   bufferize.bufferizeFunctionBoundaries = true;
+  // What a loop carries may change its size.
+  bufferize.allowReturnAllocsFromLoops = true;
   bufferize.functionBoundaryTypeConversion =
       bufferization::LayoutMapOption::IdentityLayoutMap;
   passes.addPass(bufferization::createOneShotBufferizePass(bufferize));

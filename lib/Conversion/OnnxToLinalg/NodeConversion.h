@@ -112,6 +112,7 @@ private:
 void addAttentionConversions(NodeConversions &conversions);
 void addEinsumConversions(NodeConversions &conversions);
 void addConvolutionConversions(NodeConversions &conversions);
+void addControlConversions(NodeConversions &conversions);
 void addElementwiseConversions(NodeConversions &conversions);
 void addIndexingConversions(NodeConversions &conversions);
 void addMatMulConversions(NodeConversions &conversions);
@@ -119,6 +120,7 @@ void addNormalizationConversions(NodeConversions &conversions);
 void addPadConversions(NodeConversions &conversions);
 void addPoolingConversions(NodeConversions &conversions);
 void addQuantizationConversions(NodeConversions &conversions);
+void addRecurrentConversions(NodeConversions &conversions);
 void addReductionConversions(NodeConversions &conversions);
 void addResizeConversions(NodeConversions &conversions);
 void addShapeConversions(NodeConversions &conversions);

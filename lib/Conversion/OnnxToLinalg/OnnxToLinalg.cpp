@@ -183,6 +183,7 @@ static const NodeConversions &getConversions() {
     addAttentionConversions(result);
     addEinsumConversions(result);
     addConvolutionConversions(result);
+    addControlConversions(result);
     addElementwiseConversions(result);
     addIndexingConversions(result);
     addMatMulConversions(result);
@@ -190,6 +191,7 @@ static const NodeConversions &getConversions() {
     addPadConversions(result);
     addPoolingConversions(result);
     addQuantizationConversions(result);
+    addRecurrentConversions(result);
     addReductionConversions(result);
     addResizeConversions(result);
     addShapeConversions(result);

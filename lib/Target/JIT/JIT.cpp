@@ -132,6 +132,7 @@ getRuntimeSymbols(llvm::orc::MangleAndInterner interner) {
 FailureOr<std::unique_ptr<CompiledModel>>
 CompiledModel::compile(ModuleOp module, const CompileOptions &options) {
   PassManager shapes(module.getContext());
+  shapes.addPass(onnx::createOnnxInlineFunctions());
   shapes.addPass(onnx::createOnnxInferShapes());
   if (failed(shapes.run(module)))
     return failure();

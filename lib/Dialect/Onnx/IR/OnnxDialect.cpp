@@ -109,8 +109,11 @@ RankedTensorType onnx::getTensorType(ArrayRef<Dimension> dimensions,
 //===----------------------------------------------------------------------===//
 
 int64_t onnx::getOpsetVersion(Operation *op, StringRef domain) {
+  // A node from a local function may have a version of its own.
   ArrayAttr opsets;
-  if (auto func = op->getParentOfType<func::FuncOp>())
+  if (isa<NodeOp>(op))
+    opsets = op->getAttrOfType<ArrayAttr>(kOpsetsAttrName);
+  if (auto func = op->getParentOfType<func::FuncOp>(); !opsets && func)
     if (auto function = func->getAttrOfType<FunctionAttr>(kFunctionAttrName))
       opsets = function.getOpsets();
   if (!opsets) {

@@ -97,4 +97,39 @@ def OnnxFoldConstants : Pass<"onnx-fold-constants", "::mlir::ModuleOp"> {
   let dependentDialects = ["::nibble::onnx::OnnxDialect"];
 }
 
+def OnnxInlineFunctions : Pass<"onnx-inline-functions", "::mlir::ModuleOp"> {
+  let summary = "Put the bodies of local functions in the place of their calls";
+  let description = [{
+    Replaces each call of a `FunctionProto` of the model by a copy of its nodes, and
+    removes the functions. References to the function's attributes get the value that
+    the call gives, or else the function's default; where neither gives one, the
+    attribute is left out. Inputs that the call leaves out are left out of the copies.
+    Names of nodes and values start with the name of the call.
+
+    ```mlir
+    func.func @main(%x: tensor<4xf32>) … {
+      %y = onnx.node "Twice" in "local"(%x) name "call" outputs ["y"] {by = 2.0 : f32} : …
+    }
+    func.func private @Twice(%a: !onnx.unknown) … {  // imports opset 13
+      %c = onnx.node "Constant"() outputs ["c"] {value_float = #onnx.ref<"by" as FLOAT>} : …
+      %b = onnx.node "Mul"(%a, %c) outputs ["b"] : …
+    }
+    ```
+    ⇒
+    ```mlir
+    func.func @main(%x: tensor<4xf32>) … {
+      %c = onnx.node "Constant"() name "call/c" outputs ["call/c"] {value_float = 2.0 : f32} : …
+      %y = onnx.node "Mul"(%x, %c) name "call/b" outputs ["y"] : …
+    }
+    ```
+
+    A node whose function imports another version of its domain than the model says so
+    in an attribute `onnx.opsets`, which only Nibble understands: this pass is for
+    models that are compiled, not for ones that are exported again. A function that
+    calls itself, and a call with a graph as an attribute, are errors.
+  }];
+  let statistics = [Statistic<"numInlined", "inlined", "Calls replaced">];
+  let dependentDialects = ["::nibble::onnx::OnnxDialect"];
+}
+
 #endif // NIBBLE_DIALECT_ONNX_TRANSFORMS_PASSES_TD

@@ -7,6 +7,8 @@
 #include "ShapeRules.h"
 
 #include "mlir/IR/Builders.h"
+#include "mlir/IR/Diagnostics.h"
+#include "llvm/ADT/ScopeExit.h"
 
 using namespace mlir;
 using namespace nibble;
@@ -41,6 +43,44 @@ static void inferIf(RuleContext &context) {
 // Loop
 //===----------------------------------------------------------------------===//
 
+/// The types that the values which a Loop carries have in every iteration:
+/// those that go in, less what the body changes about them. Tried on a copy of
+/// the body, until nothing changes. Null where a type is not known.
+static SmallVector<Type> findCarriedTypes(RuleContext &context) {
+  NodeOp node = context.getNode();
+  SmallVector<Type> types;
+  for (unsigned i = 2; i < context.getNumInputs(); ++i)
+    types.push_back(context.getType(i));
+  // What a guess contradicts is no error of the model.
+  ScopedDiagnosticHandler silence(context.getContext(),
+                                  [](Diagnostic &) { return success(); });
+  constexpr unsigned maxTries = 16;
+  for (unsigned tries = 0; tries < maxTries; ++tries) {
+    auto trial = cast<NodeOp>(OpBuilder(node).clone(*node));
+    llvm::scope_exit erase([&] { trial->erase(); });
+    Block &body = trial->getRegion(0).front();
+    for (auto [i, type] : llvm::enumerate(types)) {
+      Value argument = body.getArgument(i + 2);
+      Type refined = type ? refineTypes(argument.getType(), type) : Type();
+      if (refined)
+        argument.setType(refined);
+    }
+    ShapeInference inference(context.getInference());
+    if (failed(inference.visit(body)))
+      return SmallVector<Type>(types.size());
+    SmallVector<Type> joined;
+    auto returned = getBodyTypes(trial->getRegion(0));
+    for (auto [i, type] : llvm::enumerate(types))
+      joined.push_back(type && i + 1 < returned.size()
+                           ? joinTypes(type, returned[i + 1])
+                           : Type());
+    if (joined == types)
+      return types;
+    types = std::move(joined);
+  }
+  return SmallVector<Type>(types.size());
+}
+
 /// Inputs: trip count, condition, carried values. Arguments of the body:
 /// iteration, condition, carried values. It returns the condition, the carried
 /// values, and one element for each output that is collected.
@@ -58,16 +98,21 @@ static LogicalResult bindLoop(RuleContext &context) {
         "argument " + std::to_string(index) + " of the body", type);
   };
   // Models write the scalars as [1] too.
-  auto scalar = [](Type elementType) {
-    return UnrankedTensorType::get(elementType);
+  auto scalar = [&](unsigned index, Type elementType) -> Type {
+    if (isa<RankedTensorType>(body->getArgument(index).getType()))
+      return UnrankedTensorType::get(elementType);
+    return RankedTensorType::get({}, elementType);
   };
-  if (failed(bind(0, scalar(builder.getI64Type()))) ||
-      failed(bind(1, scalar(builder.getI1Type()))))
+  if (failed(bind(0, scalar(0, builder.getI64Type()))) ||
+      failed(bind(1, scalar(1, builder.getI1Type()))))
     return failure();
+  SmallVector<Type> carried = findCarriedTypes(context);
   for (unsigned i = 2; i < arguments; ++i) {
     // The shape may change from one iteration to the next.
-    Type elementType = context.getElementType(i);
-    if (elementType && failed(bind(i, UnrankedTensorType::get(elementType))))
+    Type elementType = context.getElementType(i), type = carried[i - 2];
+    if (!type && elementType)
+      type = UnrankedTensorType::get(elementType);
+    if (failed(bind(i, type)))
       return failure();
   }
   return success();
