@@ -536,11 +536,14 @@ static nibble_status check_place(const nibble_value *value,
   return NIBBLE_OK;
 }
 
-/* Makes the caller the owner of a result. */
-static nibble_status hand_over(const nibble_value *value, call_result *result,
-                               int shared, nibble_tensor *output) {
+/* Makes the caller the owner of a result, and of its shape where there is no
+ * place for that. */
+static nibble_status hand_over(const nibble_value *value,
+                               const call_result *result, int shared,
+                               nibble_tensor *output) {
+  size_t shape_bytes = sizeof(int64_t) * (size_t)value->ndim;
   void *buffer = result->buffer;
-  int64_t *shape = malloc(sizeof(int64_t) * (size_t)(value->ndim + 1));
+  int64_t *shape = output->shape ? output->shape : malloc(shape_bytes + 1);
   if (shape && (shared || result->data != buffer)) {
     buffer = nibble_run_allocate(result->bytes);
     if (buffer)
@@ -549,10 +552,11 @@ static nibble_status hand_over(const nibble_value *value, call_result *result,
     nibble_run_take(buffer);
   }
   if (!shape || !buffer) {
-    free(shape);
+    if (shape != output->shape)
+      free(shape);
     return fail_memory();
   }
-  memcpy(shape, result->shape, sizeof(int64_t) * (size_t)value->ndim);
+  memcpy(shape, result->shape, shape_bytes);
   output->data = buffer;
   output->device.type = DEVICE_CPU;
   output->device.id = 0;
@@ -582,7 +586,7 @@ static nibble_status give_results(const nibble_model_info *info,
   const int64_t *words = results;
   for (int64_t i = 0; i < info->num_outputs && status == NIBBLE_OK; ++i) {
     call_result result = read_result(&info->outputs[i], words);
-    if (outputs[i].data || outputs[i].shape)
+    if (outputs[i].data)
       status = check_place(&info->outputs[i], &result, &outputs[i]);
     words += descriptor_words(info->outputs[i].ndim);
   }
@@ -591,7 +595,7 @@ static nibble_status give_results(const nibble_model_info *info,
   words = results;
   for (int64_t i = 0; i < info->num_outputs; ++i) {
     call_result result = read_result(&info->outputs[i], words);
-    if (outputs[i].data || outputs[i].shape) {
+    if (outputs[i].data) {
       if (result.bytes > 0)
         memcpy((char *)outputs[i].data + outputs[i].byte_offset, result.data,
                result.bytes);
