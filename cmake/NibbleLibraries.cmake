@@ -55,28 +55,18 @@ target_include_directories(NibbleMLIRFlags SYSTEM INTERFACE
 set(NIBBLE_STATIC_MLIR_LIBRARIES
   MLIRBytecodeReader MLIRBytecodeWriter MLIRFuncDialect MLIRIR MLIRParser
   MLIRPass MLIRTransforms
-  # Down to machine code. As a target, MLIRExecutionEngine brings libMLIR.so.
-  $<TARGET_FILE:MLIRExecutionEngine> $<TARGET_FILE:MLIRExecutionEngineUtils>
-  MLIRAffineToStandard MLIRArithToLLVM MLIRArithTransforms
-  MLIRBufferizationPipelines MLIRBufferizationToMemRef
-  MLIRBufferizationTransforms MLIRControlFlowToLLVM MLIRControlFlowTransforms
-  MLIRFuncToLLVM MLIRIndexToLLVM MLIRLLVMIRTransforms MLIRLinalgTransforms
-  MLIRMathToLLVM MLIRMathToLibm MLIRMemRefToLLVM MLIRMemRefTransforms
-  MLIRReconcileUnrealizedCasts MLIRSCFToControlFlow MLIRSCFTransforms
-  MLIRTensorInferTypeOpInterfaceImpl MLIRTensorTransforms MLIRUBToLLVM
-  MLIRBuiltinToLLVMIRTranslation MLIRLLVMToLLVMIRTranslation
-  MLIROpenMPToLLVMIRTranslation MLIRTargetLLVMIRExport)
-  MLIRPass MLIRTransforms)
-# What compiles models.
-list(APPEND NIBBLE_STATIC_MLIR_LIBRARIES
+  # What compiles models.
   MLIRAffineToStandard MLIRArithToLLVM MLIRArithTransforms MLIRBufferizationPipelines
   MLIRBufferizationToMemRef MLIRBufferizationTransforms MLIRBuiltinToLLVMIRTranslation
   MLIRControlFlowToLLVM MLIRControlFlowTransforms MLIRFuncToLLVM MLIRFuncTransforms
   MLIRIndexToLLVM MLIRLinalgTransforms MLIRLLVMIRTransforms MLIRLLVMToLLVMIRTranslation
-  MLIRMathToLibm MLIRMathToLLVM MLIRMemRefToLLVM MLIRMemRefTransforms
-  MLIRReconcileUnrealizedCasts MLIRSCFToControlFlow MLIRSCFTransforms
-  MLIRTargetLLVMIRExport MLIRTensorInferTypeOpInterfaceImpl MLIRTensorTransforms
-  MLIRUBToLLVM)
+  MLIRMathToLibm MLIRMathToLLVM MLIRMathTransforms MLIRMemRefToLLVM MLIRMemRefTransforms
+  MLIROpenMPToLLVM MLIROpenMPToLLVMIRTranslation MLIRReconcileUnrealizedCasts
+  MLIRSCFToControlFlow MLIRSCFToOpenMP MLIRSCFTransforms MLIRTargetLLVMIRExport
+  MLIRTensorInferTypeOpInterfaceImpl MLIRTensorTransforms MLIRUBToLLVM
+  MLIRVectorToLLVMPass MLIRVectorToSCF
+  # As a target, MLIRExecutionEngine brings libMLIR.so.
+  $<TARGET_FILE:MLIRExecutionEngine> $<TARGET_FILE:MLIRExecutionEngineUtils>)
 set(NIBBLE_IS_STATIC $<BOOL:$<TARGET_PROPERTY:NIBBLE_STATIC_MLIR>>)
 target_link_libraries(NibbleMLIRFlags INTERFACE NibbleFlags
   $<IF:${NIBBLE_IS_STATIC},${NIBBLE_STATIC_MLIR_LIBRARIES},MLIR>

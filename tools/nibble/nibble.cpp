@@ -197,6 +197,8 @@ static void addTestOnnx(CLI::App &app, int &exitCode) {
                "  $ nibble test-onnx node --jobs 4 --verbose\n"
                "\nExit codes: 0 all pass, 1 some do not, 2 usage.");
   verb->callback([command, &exitCode] { exitCode = testOnnx(*command); });
+}
+
 static void addCompile(CLI::App &app, int &exitCode) {
   auto command = std::make_shared<CompileCommand>();
   CLI::App *verb = app.add_subcommand(

@@ -268,14 +268,6 @@ Value nibble::buildFolded(NodeContext &context, ArrayRef<Operand> operands,
       .getResult(0);
 }
 
-Value nibble::buildFilled(NodeContext &context, ArrayRef<OpFoldResult> sizes,
-                          Value number) {
-  Value empty = tensor::EmptyOp::create(context.rewriter, context.loc, sizes,
-                                        number.getType());
-  return linalg::FillOp::create(context.rewriter, context.loc, number, empty)
-      .getResult(0);
-}
-
 SmallVector<int64_t> nibble::getOtherAxes(int64_t rank,
                                           ArrayRef<int64_t> axes) {
   SmallVector<int64_t> others;
