@@ -51,6 +51,7 @@ void nibble::buildCpuLoopPipeline(OpPassManager &passes,
   LowerKernelsOptions kernels;
   kernels.target = options.target;
   passes.addPass(createLowerKernels(kernels));
+  passes.addPass(createRelaxMath());
   buildLoopPipeline(passes);
   // {func, math, scf, memref, arith, vector, nibble micro-ops}
   LowerMicroOpsOptions microOps;

@@ -181,6 +181,28 @@ def FuseElementwise : Pass<"nibble-fuse-elementwise", "::mlir::func::FuncOp"> {
   let dependentDialects = ["::mlir::linalg::LinalgDialect"];
 }
 
+def RelaxMath : Pass<"nibble-relax-math"> {
+  let summary = "Functions as polynomials, sums in any order";
+  let description = [{
+    Lets loops be vectorized. Exponential, logarithm, hyperbolic tangent and error
+    function of f32 become polynomials that err by a few units in the last place,
+    and sums and products over a dimension may be taken in any order, as Spec S12
+    allows. The order does not depend on the number of threads.
+
+    ```mlir
+    %t = arith.addf %sum, %x : f32
+    ```
+    ⇒
+    ```mlir
+    %t = arith.addf %sum, %x fastmath<reassoc,contract> : f32
+    ```
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::math::MathDialect",
+    "::mlir::vector::VectorDialect"
+  ];
+}
+
 def PackWeights : Pass<"nibble-pack-weights", "::mlir::ModuleOp"> {
   let summary = "Constant weights of matrix products in the layout of kernels";
   let description = [{

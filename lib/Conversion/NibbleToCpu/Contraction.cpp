@@ -7,6 +7,7 @@
 #include "Contraction.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "llvm/ADT/SmallBitVector.h"
 
 using namespace mlir;
 using namespace nibble;
@@ -38,6 +39,23 @@ int64_t nibble::getDimension(AffineMap map, unsigned loop) {
   return -1;
 }
 
+/// Each dimension runs along a loop of its own, or is 1 and read at 0.
+static bool isSimple(AffineMap map) {
+  llvm::SmallBitVector seen(map.getNumDims());
+  for (AffineExpr result : map.getResults()) {
+    if (auto constant = dyn_cast<AffineConstantExpr>(result)) {
+      if (constant.getValue() != 0)
+        return false;
+      continue;
+    }
+    auto loop = dyn_cast<AffineDimExpr>(result);
+    if (!loop || seen.test(loop.getPosition()))
+      return false;
+    seen.set(loop.getPosition());
+  }
+  return true;
+}
+
 std::optional<Contraction> nibble::matchContraction(linalg::GenericOp op) {
   if (op.getNumDpsInputs() != 2 || op.getNumDpsInits() != 1)
     return std::nullopt;
@@ -45,10 +63,7 @@ std::optional<Contraction> nibble::matchContraction(linalg::GenericOp op) {
     if (!cast<ShapedType>(operand.getType()).getElementType().isF32())
       return std::nullopt;
   SmallVector<AffineMap> maps = op.getIndexingMapsArray();
-  if (!llvm::all_of(maps, [](AffineMap map) {
-        return map.isProjectedPermutation();
-      }) ||
-      !addsProducts(op))
+  if (!llvm::all_of(maps, isSimple) || !addsProducts(op))
     return std::nullopt;
 
   Contraction result;
@@ -66,12 +81,15 @@ std::optional<Contraction> nibble::matchContraction(linalg::GenericOp op) {
       return false;
     return true;
   };
-  for (AffineExpr dimension : maps[2].getResults())
-    if (!classify(cast<AffineDimExpr>(dimension).getPosition()))
+  for (AffineExpr dimension : maps[2].getResults()) {
+    auto loop = dyn_cast<AffineDimExpr>(dimension);
+    if (!loop || !classify(loop.getPosition()))
       return std::nullopt;
+  }
   for (AffineExpr dimension : maps[0].getResults()) {
-    unsigned loop = cast<AffineDimExpr>(dimension).getPosition();
-    if (getDimension(maps[2], loop) < 0 && !classify(loop))
+    auto loop = dyn_cast<AffineDimExpr>(dimension);
+    if (loop && getDimension(maps[2], loop.getPosition()) < 0 &&
+        !classify(loop.getPosition()))
       return std::nullopt;
   }
   size_t loops = result.m.size() + result.n.size() + result.k.size() +

@@ -14,7 +14,8 @@
 namespace nibble {
 
 /// The loops of a linalg.generic that adds products of its two f32 inputs to
-/// its output; each operand is indexed by a permutation of some loops.
+/// its output; each dimension of an operand runs along a
+/// loop of its own, or is 1 and read at 0.
 struct Contraction {
   /// Loops of the first input and the output, of the second input and the
   /// output, of the inputs only, and of all three, in the output's order (the

@@ -8,9 +8,10 @@
 
 #include "nibble/Conversion/Passes.h"
 
+#include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Linalg/Transforms/Transforms.h"
-#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Transforms/GreedyPatternRewriteDriver.h"
 
 namespace nibble {
@@ -24,6 +25,23 @@ using namespace nibble;
 static bool isContraction(Operation *op) {
   auto generic = dyn_cast<linalg::GenericOp>(op);
   return generic && matchContraction(generic);
+}
+
+/// True where fusing would compute a function for the same number many times:
+/// the reader has loops that the number does not depend on.
+static bool repeatsWork(OpOperand *fused, Operation *producer) {
+  auto reader = dyn_cast<linalg::LinalgOp>(fused->getOwner());
+  if (!reader ||
+      reader.getMatchingIndexingMap(fused).getNumResults() >=
+          reader.getNumLoops())
+    return false;
+  return producer
+      ->walk([](Operation *op) {
+        bool isDear = isa<arith::DivFOp>(op) ||
+                      isa_and_present<math::MathDialect>(op->getDialect());
+        return isDear ? WalkResult::interrupt() : WalkResult::advance();
+      })
+      .wasInterrupted();
 }
 
 namespace {
@@ -63,7 +81,7 @@ struct FuseElementwise : nibble::impl::FuseElementwiseBase<FuseElementwise> {
     linalg::populateElementwiseOpsFusionPatterns(patterns, [](OpOperand *fused) {
       Operation *producer = fused->get().getDefiningOp();
       return producer && producer->hasOneUse() &&
-             !isContraction(fused->getOwner());
+             !isContraction(fused->getOwner()) && !repeatsWork(fused, producer);
     });
     linalg::GenericOp::getCanonicalizationPatterns(patterns, &getContext());
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))

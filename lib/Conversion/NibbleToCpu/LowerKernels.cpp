@@ -229,8 +229,10 @@ static Value getMatrix(KernelBuilder &kernel, Value buffer, AffineMap map,
       kept.push_back(type.getDimSize(dimension));
       continue;
     }
-    unsigned loop = cast<AffineDimExpr>(map.getResult(dimension)).getPosition();
-    offsets.push_back(places.lookup(loop));
+    if (auto loop = dyn_cast<AffineDimExpr>(map.getResult(dimension)))
+      offsets.push_back(places.lookup(loop.getPosition()));
+    else
+      offsets.push_back(builder.getIndexAttr(0));
     sizes.push_back(builder.getIndexAttr(1));
   }
   Value matrix = buffer;
