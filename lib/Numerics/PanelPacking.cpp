@@ -83,9 +83,9 @@ static void packCodes(const PanelFormat &format, const GroupRange &range,
                       ptrdiff_t colStride, std::vector<uint8_t> &quads,
                       uint8_t *packed) {
   std::fill(quads.begin(), quads.end(), 0);
-  const uint8_t *first =
-      codes + static_cast<ptrdiff_t>(range.firstK) * rowStride +
-      static_cast<ptrdiff_t>(range.firstN) * colStride;
+  const uint8_t *first = codes +
+                         static_cast<ptrdiff_t>(range.firstK) * rowStride +
+                         static_cast<ptrdiff_t>(range.firstN) * colStride;
   // The inner loop runs along the stride that is 1.
   if (colStride == 1)
     for (size_t k = 0; k < range.countK; ++k)
@@ -185,7 +185,8 @@ void nibble::packFloatPanels(size_t K, size_t N, const float *values,
   auto packTiles = [&](size_t begin, size_t end) {
     for (size_t tile = begin; tile < end; ++tile)
       for (size_t k = 0; k < K; ++k) {
-        size_t firstN = tile * kColumns, countN = std::min(kColumns, N - firstN);
+        size_t firstN = tile * kColumns,
+               countN = std::min(kColumns, N - firstN);
         float *row = packed + (tile * K + k) * kColumns;
         const float *source = values + static_cast<ptrdiff_t>(k) * rowStride +
                               static_cast<ptrdiff_t>(firstN) * colStride;

@@ -23,8 +23,7 @@ static bool addsProducts(linalg::GenericOp op) {
   Value other = sum.getLhs() == accumulator   ? sum.getRhs()
                 : sum.getRhs() == accumulator ? sum.getLhs()
                                               : Value();
-  auto product =
-      other ? other.getDefiningOp<arith::MulFOp>() : arith::MulFOp();
+  auto product = other ? other.getDefiningOp<arith::MulFOp>() : arith::MulFOp();
   if (!product)
     return false;
   Value a = body.getArgument(0), b = body.getArgument(1);
@@ -92,8 +91,8 @@ std::optional<Contraction> nibble::matchContraction(linalg::GenericOp op) {
         !classify(loop.getPosition()))
       return std::nullopt;
   }
-  size_t loops = result.m.size() + result.n.size() + result.k.size() +
-                 result.batch.size();
+  size_t loops =
+      result.m.size() + result.n.size() + result.k.size() + result.batch.size();
   if (loops != op.getNumLoops())
     return std::nullopt;
   return result;

@@ -95,16 +95,16 @@ void PanelProduct::buildTile(Value row, FloatTile tile, int64_t firstVector) {
 void PanelProduct::buildRows(Value row, int64_t rows) {
   // Totals, one row of weights and a broadcast have to fit the registers.
   int64_t wide = target.registers >= 32 ? 4 : 2;
-  int64_t vectors = std::min(wide * (rows <= 2 ? 2 : 1),
-                             target.vectorsPerTile());
+  int64_t vectors =
+      std::min(wide * (rows <= 2 ? 2 : 1), target.vectorsPerTile());
   for (int64_t v = 0; v < target.vectorsPerTile(); v += vectors)
     buildTile(row, {rows, vectors}, v);
 }
 
 void PanelProduct::build() {
   constexpr int64_t tileRows = 6;
-  Value full = kernel.mul(kernel.divide(count, kernel.index(tileRows)),
-                          tileRows);
+  Value full =
+      kernel.mul(kernel.divide(count, kernel.index(tileRows)), tileRows);
   kernel.loop(kernel.index(0), full, tileRows,
               [&](Value row) { buildRows(row, tileRows); });
   Value row = full;
@@ -174,8 +174,7 @@ private:
   void start(Value first, Value count, bool accumulates);
   void finish(Value first, Value count);
   /// Calls `full` where all lanes of a vector exist, else `partial`.
-  void forVector(int64_t vector,
-                 llvm::function_ref<void(Value position)> full,
+  void forVector(int64_t vector, llvm::function_ref<void(Value position)> full,
                  llvm::function_ref<void(Value position, Value mask)> partial);
 
   KernelBuilder &kernel;
@@ -277,8 +276,7 @@ func::FuncOp nibble::getFloatTileFunction(ModuleOp module,
   KernelBuilder type(types, module.getLoc());
   Type floats = type.buffer(type.f32());
   Type matrix = type.matrix(type.f32(), /*contiguousRows=*/true);
-  SmallVector<Type> arguments{matrix, floats, floats, matrix,
-                              type.indexType()};
+  SmallVector<Type> arguments{matrix, floats, floats, matrix, type.indexType()};
   return getOrCreateFunction(
       module, hasBias ? "nibble_f32_bias" : "nibble_f32", arguments,
       [&](KernelBuilder &kernel, ValueRange args) {
@@ -305,8 +303,8 @@ class Dequantizer {
 public:
   Dequantizer(KernelBuilder &kernel, const KernelTarget &target,
               const WeightKernelFormat &format, Value weight, Value panel)
-      : kernel(kernel), reader(kernel, target, format, weight),
-        target(target), format(format), panel(panel),
+      : kernel(kernel), reader(kernel, target, format, weight), target(target),
+        format(format), panel(panel),
         integers(kernel.vector(target.lanes(), kernel.i32())),
         floats(kernel.vector(target.lanes(), kernel.f32())) {}
 
@@ -357,9 +355,10 @@ void Dequantizer::fill(Value groupStart) {
   }
 }
 
-func::FuncOp nibble::getDequantizedTileFunction(
-    ModuleOp module, const KernelTarget &target,
-    const WeightKernelFormat &format, bool hasBias) {
+func::FuncOp
+nibble::getDequantizedTileFunction(ModuleOp module, const KernelTarget &target,
+                                   const WeightKernelFormat &format,
+                                   bool hasBias) {
   func::FuncOp product = getPanelProductFunction(module, target);
   OpBuilder types(module.getContext());
   KernelBuilder type(types, module.getLoc());
@@ -367,7 +366,8 @@ func::FuncOp nibble::getDequantizedTileFunction(
   SmallVector<Type> arguments{matrix, type.buffer(type.i8()),
                               type.buffer(type.f32()), matrix,
                               type.indexType()};
-  std::string name = "nibble_f32_" + format.getName() + (hasBias ? "_bias" : "");
+  std::string name =
+      "nibble_f32_" + format.getName() + (hasBias ? "_bias" : "");
   return getOrCreateFunction(
       module, name, arguments, [&](KernelBuilder &kernel, ValueRange args) {
         Value x = args[0], weight = args[1], tile = args[4];
@@ -378,15 +378,14 @@ func::FuncOp nibble::getDequantizedTileFunction(
         Dequantizer dequantizer(kernel, target, format, weight, panel);
         Value K = memref::DimOp::create(kernel.builder, kernel.loc, x, 1);
         Value firstGroup = kernel.mul(tile, kernel.divideUp(K, group));
-        builder.build(product, group, /*accumulates=*/false,
-                      [&](Value firstK, Value) -> Panel {
-                        Value number = kernel.add(
-                            firstGroup,
-                            kernel.divide(firstK, kernel.index(group)));
-                        dequantizer.fill(
-                            kernel.mul(number, format.panel.groupBytes()));
-                        return {panel, kernel.index(0)};
-                      });
+        builder.build(
+            product, group, /*accumulates=*/false,
+            [&](Value firstK, Value) -> Panel {
+              Value number = kernel.add(
+                  firstGroup, kernel.divide(firstK, kernel.index(group)));
+              dequantizer.fill(kernel.mul(number, format.panel.groupBytes()));
+              return {panel, kernel.index(0)};
+            });
       });
 }
 
@@ -427,8 +426,8 @@ static void copyColumns(KernelBuilder &kernel, const KernelTarget &target,
     });
   });
   // What is past the last column is multiplied too.
-  Value none = arith::ConstantOp::create(
-      kernel.builder, kernel.loc, kernel.builder.getF32FloatAttr(0));
+  Value none = arith::ConstantOp::create(kernel.builder, kernel.loc,
+                                         kernel.builder.getF32FloatAttr(0));
   kernel.loop(exist, kernel.index(kColumns), 1, [&](Value n) {
     kernel.loop(zero, countK, 1, [&](Value k) {
       kernel.store(none, panel, kernel.add(kernel.mul(k, kColumns), n));

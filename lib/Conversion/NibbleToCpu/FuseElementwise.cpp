@@ -31,9 +31,8 @@ static bool isContraction(Operation *op) {
 /// the reader has loops that the number does not depend on.
 static bool repeatsWork(OpOperand *fused, Operation *producer) {
   auto reader = dyn_cast<linalg::LinalgOp>(fused->getOwner());
-  if (!reader ||
-      reader.getMatchingIndexingMap(fused).getNumResults() >=
-          reader.getNumLoops())
+  if (!reader || reader.getMatchingIndexingMap(fused).getNumResults() >=
+                     reader.getNumLoops())
     return false;
   return producer
       ->walk([](Operation *op) {
@@ -59,7 +58,8 @@ struct FoldTranspose : OpRewritePattern<linalg::GenericOp> {
         continue;
       AffineMap map = op.getMatchingIndexingMap(operand);
       SmallVector<AffineExpr> results(map.getNumResults());
-      for (auto [position, source] : llvm::enumerate(transpose.getPermutation()))
+      for (auto [position, source] :
+           llvm::enumerate(transpose.getPermutation()))
         results[source] = map.getResult(position);
       SmallVector<AffineMap> maps = op.getIndexingMapsArray();
       maps[operand->getOperandNumber()] =
@@ -78,11 +78,13 @@ struct FuseElementwise : nibble::impl::FuseElementwiseBase<FuseElementwise> {
   void runOnOperation() override {
     RewritePatternSet patterns(&getContext());
     patterns.add<FoldTranspose>(&getContext());
-    linalg::populateElementwiseOpsFusionPatterns(patterns, [](OpOperand *fused) {
-      Operation *producer = fused->get().getDefiningOp();
-      return producer && producer->hasOneUse() &&
-             !isContraction(fused->getOwner()) && !repeatsWork(fused, producer);
-    });
+    linalg::populateElementwiseOpsFusionPatterns(
+        patterns, [](OpOperand *fused) {
+          Operation *producer = fused->get().getDefiningOp();
+          return producer && producer->hasOneUse() &&
+                 !isContraction(fused->getOwner()) &&
+                 !repeatsWork(fused, producer);
+        });
     linalg::GenericOp::getCanonicalizationPatterns(patterns, &getContext());
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
       signalPassFailure();

@@ -59,13 +59,13 @@ static void forEachRowBlock(
 
 Value nibble::buildPaddedRows(KernelBuilder &kernel, Value rows) {
   OpBuilder &builder = kernel.builder;
-  Value full = kernel.mul(kernel.divide(rows, kernel.index(kRowBlock)),
-                          kRowBlock);
+  Value full =
+      kernel.mul(kernel.divide(rows, kernel.index(kRowBlock)), kRowBlock);
   Value rest = kernel.sub(rows, full), padded = kernel.index(kRowBlock);
   for (int64_t size = kRowBlock / 2; size >= 1; size /= 2)
-    padded = arith::SelectOp::create(
-        builder, kernel.loc, kernel.lessEqual(rest, kernel.index(size)),
-        kernel.index(size), padded);
+    padded = arith::SelectOp::create(builder, kernel.loc,
+                                     kernel.lessEqual(rest, kernel.index(size)),
+                                     kernel.index(size), padded);
   padded = arith::SelectOp::create(builder, kernel.loc, kernel.equal(rest, 0),
                                    rest, padded);
   return kernel.add(full, padded);
@@ -83,9 +83,9 @@ public:
   /// `lanes` numbers from `position` on; 0 past `end`.
   Value load(Value row, Value position, Value end) {
     Value mask = kernel.mask(kernel.sub(end, position), lanes);
-    return vector::MaskedLoadOp::create(
-        kernel.builder, kernel.loc, floats, x, ValueRange{row, position}, mask,
-        kernel.splat(floats, 0.0));
+    return vector::MaskedLoadOp::create(kernel.builder, kernel.loc, floats, x,
+                                        ValueRange{row, position}, mask,
+                                        kernel.splat(floats, 0.0));
   }
 
   /// s = max(|x|) / 127 over [first, last), or 1 (Spec S11).
@@ -109,8 +109,8 @@ Value RowQuantizer::buildScale(Value row, Value first, Value last) {
   Values largest = kernel.loop(
       first, last, lanes, kernel.splat(floats, 0.0),
       [&](Value position, ValueRange values) -> Values {
-        Value magnitude = math::AbsFOp::create(builder, loc,
-                                               load(row, position, last));
+        Value magnitude =
+            math::AbsFOp::create(builder, loc, load(row, position, last));
         return {arith::MaxNumFOp::create(builder, loc, magnitude, values[0])};
       });
   Value magnitude = vector::ReductionOp::create(
@@ -122,12 +122,12 @@ Value RowQuantizer::buildScale(Value row, Value first, Value last) {
   };
   Value scale =
       arith::DivFOp::create(builder, loc, magnitude, constant(127.0f));
-  scale = arith::MinNumFOp::create(
-      builder, loc, scale, constant(std::numeric_limits<float>::max()));
+  scale = arith::MinNumFOp::create(builder, loc, scale,
+                                   constant(std::numeric_limits<float>::max()));
   scale = arith::MaxNumFOp::create(
       builder, loc, scale, constant(std::numeric_limits<float>::denorm_min()));
-  Value isZero = arith::CmpFOp::create(
-      builder, loc, arith::CmpFPredicate::OEQ, magnitude, constant(0.0f));
+  Value isZero = arith::CmpFOp::create(builder, loc, arith::CmpFPredicate::OEQ,
+                                       magnitude, constant(0.0f));
   return arith::SelectOp::create(builder, loc, isZero, constant(1.0f), scale);
 }
 
@@ -156,7 +156,8 @@ Value RowQuantizer::buildCodes(Value row, Value first, Value last, Value padded,
             builder, loc, kernel.vector(lanes, kernel.i8()), code);
         Value quads =
             kernel.bitcast(bytes, kernel.vector(lanes / 4, kernel.i32()));
-        Value quad = kernel.divide(kernel.sub(position, first), kernel.index(4));
+        Value quad =
+            kernel.divide(kernel.sub(position, first), kernel.index(4));
         for (int64_t i = 0; i < lanes / 4; ++i)
           kernel.store(
               vector::ExtractOp::create(builder, loc, quads, i), codes,
@@ -172,9 +173,12 @@ func::FuncOp nibble::getQuantizeRowsFunction(ModuleOp module,
   OpBuilder types(module.getContext());
   KernelBuilder type(types, module.getLoc());
   SmallVector<Type> arguments{type.matrix(type.f32(), /*contiguousRows=*/true),
-                              type.buffer(type.i32()), type.buffer(type.f32()),
-                              type.buffer(type.i32()), type.indexType(),
-                              type.indexType(), type.indexType()};
+                              type.buffer(type.i32()),
+                              type.buffer(type.f32()),
+                              type.buffer(type.i32()),
+                              type.indexType(),
+                              type.indexType(),
+                              type.indexType()};
   auto build = [&](KernelBuilder &kernel, ValueRange args) {
     Value x = args[0], codes = args[1], scales = args[2], sums = args[3];
     Value group = args[4], block = args[5], start = args[6];
@@ -183,8 +187,8 @@ func::FuncOp nibble::getQuantizeRowsFunction(ModuleOp module,
     Value allRows = memref::DimOp::create(builder, loc, x, 0);
     Value K = memref::DimOp::create(builder, loc, x, 1);
     Value padded = buildPaddedRows(kernel, allRows);
-    Value rows = kernel.min(kernel.sub(allRows, start),
-                            kernel.index(kRowsPerPass));
+    Value rows =
+        kernel.min(kernel.sub(allRows, start), kernel.index(kRowsPerPass));
     Value quads = kernel.divide(group, kernel.index(4));
     // A multiple of 16 inputs even where a vector has fewer lanes.
     RowQuantizer quantizer(kernel, std::min<int64_t>(target.lanes(), 16), x, K);
@@ -267,8 +271,8 @@ private:
                    TileShape shape, int64_t firstVector, Values sums,
                    bool twoChains = false);
   /// The same from the panel.
-  Values sumPanel(Value firstQuad, int64_t rowStride,
-                  TileShape shape, int64_t firstVector, Values sums);
+  Values sumPanel(Value firstQuad, int64_t rowStride, TileShape shape,
+                  int64_t firstVector, Values sums);
   /// accumulators[first + …] += scales · sums, in the scratch.
   void accumulate(Value groupStart, Value grid, TileShape shape,
                   int64_t firstVector, ArrayRef<Value> groupSums,
@@ -320,8 +324,8 @@ TileBuilder::TileBuilder(KernelBuilder &kernel, const KernelTarget &target,
   rows = memref::DimOp::create(kernel.builder, kernel.loc, y, 0);
   paddedRows = buildPaddedRows(kernel, rows);
   firstColumn = kernel.mul(tile, kColumns);
-  columns = kernel.sub(
-      memref::DimOp::create(kernel.builder, kernel.loc, y, 1), firstColumn);
+  columns = kernel.sub(memref::DimOp::create(kernel.builder, kernel.loc, y, 1),
+                       firstColumn);
   scratch = kernel.scratch(kScratchRows * kColumns, kernel.f32());
   panel = kernel.scratch(format.panel.group * kColumns, kernel.i8());
 }
@@ -394,8 +398,8 @@ Values TileBuilder::sumPacked(Value groupStart, Value firstQuad,
       kernel.index(0), kernel.index(format.panel.stepsPerGroup()), 1, start,
       [&](Value step, ValueRange carried) {
         Values current(carried);
-        Value position = kernel.add(
-            groupStart, kernel.mul(step, format.panel.stepBytes()));
+        Value position =
+            kernel.add(groupStart, kernel.mul(step, format.panel.stepBytes()));
         Value quadOfStep =
             kernel.add(firstQuad, kernel.mul(step, quads * rowStride));
         SmallVector<Values> unpacked;
@@ -428,8 +432,8 @@ Values TileBuilder::sumPanel(Value firstQuad, int64_t rowStride,
       kernel.index(0), kernel.index(format.panel.group / 4), 1, start,
       [&](Value quad, ValueRange carried) {
         Values current(carried);
-        Value position = kernel.add(kernel.mul(quad, kQuadBytes),
-                                    firstVector * 4 * lanes);
+        Value position =
+            kernel.add(kernel.mul(quad, kQuadBytes), firstVector * 4 * lanes);
         Values weights;
         for (int64_t v = 0; v < shape.vectors; ++v)
           weights.push_back(kernel.loadVector(
@@ -456,8 +460,8 @@ void TileBuilder::accumulate(Value groupStart, Value grid, TileShape shape,
     columnScales.push_back(reader.loadScales(groupStart, firstVector + v));
   Value base = kernel.mul(firstRow, kColumns);
   for (int64_t row = 0; row < shape.rows; ++row) {
-    Value rowScale = kernel.broadcast(
-        kernel.load(scales, kernel.add(grid, row)), floatType);
+    Value rowScale =
+        kernel.broadcast(kernel.load(scales, kernel.add(grid, row)), floatType);
     for (int64_t v = 0; v < shape.vectors; ++v) {
       Value position =
           kernel.add(base, row * kColumns + (firstVector + v) * lanes);
@@ -546,10 +550,10 @@ void TileBuilder::writeVector(Value value, Value row, int64_t vector) {
         Value mask = kernel.mask(left, lanes);
         Value result = value;
         if (hasBias)
-          result = addBias(value, vector::MaskedLoadOp::create(
-                                      kernel.builder, kernel.loc, floatType,
-                                      bias, position, mask,
-                                      kernel.splat(floatType, 0.0)));
+          result =
+              addBias(value, vector::MaskedLoadOp::create(
+                                 kernel.builder, kernel.loc, floatType, bias,
+                                 position, mask, kernel.splat(floatType, 0.0)));
         vector::MaskedStoreOp::create(kernel.builder, kernel.loc, y,
                                       ValueRange{row, position}, mask, result);
       });
@@ -604,19 +608,18 @@ void TileBuilder::buildSomeRows() {
 
 void TileBuilder::unpackGroup(Value groupStart) {
   int64_t quads = format.panel.quadsPerStep();
-  kernel.loop(
-      kernel.index(0), kernel.index(format.panel.stepsPerGroup()), 1,
-      [&](Value step) {
-        Value position = kernel.add(
-            groupStart, kernel.mul(step, format.panel.stepBytes()));
-        Value target = kernel.mul(step, quads * kQuadBytes);
-        for (int64_t v = 0; v < vectors; ++v)
-          for (auto [quad, bytes] :
-               llvm::enumerate(reader.unpackStep(position, v)))
-            kernel.storeVector(bytes, panel,
-                               kernel.add(target, quad * kQuadBytes +
-                                                      v * 4 * lanes));
-      });
+  kernel.loop(kernel.index(0), kernel.index(format.panel.stepsPerGroup()), 1,
+              [&](Value step) {
+                Value position = kernel.add(
+                    groupStart, kernel.mul(step, format.panel.stepBytes()));
+                Value target = kernel.mul(step, quads * kQuadBytes);
+                for (int64_t v = 0; v < vectors; ++v)
+                  for (auto [quad, bytes] :
+                       llvm::enumerate(reader.unpackStep(position, v)))
+                    kernel.storeVector(
+                        bytes, panel,
+                        kernel.add(target, quad * kQuadBytes + v * 4 * lanes));
+              });
 }
 
 void TileBuilder::buildManyRows() {
@@ -677,10 +680,8 @@ func::FuncOp nibble::getIntegerTileFunction(ModuleOp module,
                               type.indexType(),
                               type.indexType()};
   std::string name = "nibble_i8_" + format.getName() + (hasBias ? "_bias" : "");
-  return getOrCreateFunction(module, name, arguments,
-                             [&](KernelBuilder &kernel, ValueRange args) {
-                               TileBuilder(kernel, target, format, args,
-                                           hasBias)
-                                   .build();
-                             });
+  return getOrCreateFunction(
+      module, name, arguments, [&](KernelBuilder &kernel, ValueRange args) {
+        TileBuilder(kernel, target, format, args, hasBias).build();
+      });
 }

@@ -11,9 +11,9 @@ using namespace nibble;
 
 MemRefType KernelBuilder::matrix(Type element, bool contiguousRows) {
   int64_t dynamic = ShapedType::kDynamic;
-  auto layout = StridedLayoutAttr::get(
-      builder.getContext(), dynamic,
-      {dynamic, contiguousRows ? int64_t(1) : dynamic});
+  auto layout =
+      StridedLayoutAttr::get(builder.getContext(), dynamic,
+                             {dynamic, contiguousRows ? int64_t(1) : dynamic});
   return MemRefType::get({dynamic, dynamic}, element, layout);
 }
 
@@ -124,13 +124,13 @@ Value KernelBuilder::bitcast(Value value, VectorType type) {
 }
 
 Value KernelBuilder::fma(Value a, Value b, Value c) {
-  return vector::FMAOp::create(builder, loc, a, b, c);
+  // vector.fma may come apart into a product and a sum.
+  return math::FmaOp::create(builder, loc, a, b, c);
 }
 
 Value KernelBuilder::mask(Value count, int64_t lanes) {
-  return vector::CreateMaskOp::create(builder, loc,
-                                      vector(lanes, builder.getI1Type()),
-                                      ValueRange{count});
+  return vector::CreateMaskOp::create(
+      builder, loc, vector(lanes, builder.getI1Type()), ValueRange{count});
 }
 
 //===----------------------------------------------------------------------===//

@@ -144,9 +144,9 @@ void LowerKernels::lowerInteger(PackedMatmulOp op, KernelBuilder &kernel,
 
   func::FuncOp tile =
       getIntegerTileFunction(module, machine, format, !!op.getBias());
-  Value bias = op.getBias() ? castTo(kernel, op.getBias(),
-                                     kernel.buffer(kernel.f32()))
-                            : scales;
+  Value bias = op.getBias()
+                   ? castTo(kernel, op.getBias(), kernel.buffer(kernel.f32()))
+                   : scales;
   Value weight = castTo(kernel, op.getWeight(), kernel.buffer(kernel.i8()));
   buildParallel(kernel, kernel.index(panel.tiles()),
                 kernel.mul(numbers, panel.N), [&](ValueRange indices) {
@@ -169,9 +169,8 @@ void LowerKernels::lowerFloat(PackedMatmulOp op, KernelBuilder &kernel, Value x,
                                              getKernelFormat(type), hasBias)
                 : getFloatTileFunction(module, machine, hasBias);
   MemRefType floats = kernel.buffer(kernel.f32());
-  Value weight =
-      castTo(kernel, op.getWeight(),
-             quantized ? kernel.buffer(kernel.i8()) : floats);
+  Value weight = castTo(kernel, op.getWeight(),
+                        quantized ? kernel.buffer(kernel.i8()) : floats);
   Value bias = hasBias ? castTo(kernel, op.getBias(), floats) : Value();
   if (!bias)
     bias = castTo(kernel,
@@ -224,8 +223,8 @@ static Value getMatrix(KernelBuilder &kernel, Value buffer, AffineMap map,
   for (int64_t dimension = 0; dimension < type.getRank(); ++dimension) {
     if (dimension == rowDimension || dimension == columnDimension) {
       offsets.push_back(builder.getIndexAttr(0));
-      sizes.push_back(memref::getMixedSize(builder, kernel.loc, buffer,
-                                           dimension));
+      sizes.push_back(
+          memref::getMixedSize(builder, kernel.loc, buffer, dimension));
       kept.push_back(type.getDimSize(dimension));
       continue;
     }
@@ -237,11 +236,11 @@ static Value getMatrix(KernelBuilder &kernel, Value buffer, AffineMap map,
   }
   Value matrix = buffer;
   if (type.getRank() > 2)
-    matrix = memref::SubViewOp::create(
-        builder, kernel.loc,
-        memref::SubViewOp::inferRankReducedResultType(kept, type, offsets,
-                                                      sizes, strides),
-        buffer, offsets, sizes, strides);
+    matrix =
+        memref::SubViewOp::create(builder, kernel.loc,
+                                  memref::SubViewOp::inferRankReducedResultType(
+                                      kept, type, offsets, sizes, strides),
+                                  buffer, offsets, sizes, strides);
   if (rowDimension < columnDimension)
     return matrix;
   AffineExpr d0 = builder.getAffineDimExpr(0), d1 = builder.getAffineDimExpr(1);
@@ -284,8 +283,8 @@ LogicalResult LowerKernels::lower(linalg::GenericOp op) {
   Value work = product(kernel, counts);
   work = product(kernel, {work, getLoopSize(m), columns, getLoopSize(k)});
   counts.push_back(kernel.divideUp(columns, PanelFormat::kColumns));
-  func::FuncOp tile = getMatrixTileFunction(
-      op->getParentOfType<ModuleOp>(), machine, rowsOfWeight);
+  func::FuncOp tile = getMatrixTileFunction(op->getParentOfType<ModuleOp>(),
+                                            machine, rowsOfWeight);
   buildParallel(kernel, counts, work, [&](ValueRange indices) {
     DenseMap<unsigned, Value> places;
     for (auto [loop, index] : llvm::zip(outer, indices))

@@ -10,6 +10,7 @@
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "mlir/Transforms/GreedyPatternRewriteDriver.h"
 
@@ -45,9 +46,8 @@ private:
     return VectorType::get({2 * sumType.getDimSize(0)}, builder.getI16Type());
   }
   Value call(StringRef intrinsic, Type type, ValueRange arguments) {
-    return LLVM::CallIntrinsicOp::create(builder, loc, type,
-                                         builder.getStringAttr(intrinsic),
-                                         arguments)
+    return LLVM::CallIntrinsicOp::create(
+               builder, loc, type, builder.getStringAttr(intrinsic), arguments)
         .getResult(0);
   }
   Value toType(Value value, VectorType type) {
@@ -75,8 +75,8 @@ Value DotBuilder::spellOut() {
   Value activations = toType(op.getActivations(), sumType);
   Value sum = op.getSums();
   for (int64_t j = 0; j < 4; ++j) {
-    Value w = arith::ShRUIOp::create(builder, loc, weights,
-                                     splat(sumType, 8 * j));
+    Value w =
+        arith::ShRUIOp::create(builder, loc, weights, splat(sumType, 8 * j));
     w = arith::AndIOp::create(builder, loc, w, splat(sumType, 255));
     Value a = arith::ShLIOp::create(builder, loc, activations,
                                     splat(sumType, 24 - 8 * j));
@@ -86,10 +86,9 @@ Value DotBuilder::spellOut() {
   return sum;
 }
 
-Value DotBuilder::addPairs(StringRef bytesIntrinsic,
-                           StringRef pairsIntrinsic) {
-  Value pairs = call(bytesIntrinsic, pairType(),
-                     {op.getWeights(), op.getActivations()});
+Value DotBuilder::addPairs(StringRef bytesIntrinsic, StringRef pairsIntrinsic) {
+  Value pairs =
+      call(bytesIntrinsic, pairType(), {op.getWeights(), op.getActivations()});
   return add(op.getSums(),
              call(pairsIntrinsic, sumType, {pairs, splat(pairType(), 1)}));
 }
@@ -104,8 +103,8 @@ Value DotBuilder::addWidened(StringRef pairsIntrinsic) {
   Value even = arith::ShLIOp::create(builder, loc, activations, eight);
   even = arith::ShRSIOp::create(builder, loc, even, eight);
   Value odd = arith::ShRSIOp::create(builder, loc, activations, eight);
-  Value sum = add(op.getSums(),
-                  call(pairsIntrinsic, sumType, {evenWeights, even}));
+  Value sum =
+      add(op.getSums(), call(pairsIntrinsic, sumType, {evenWeights, even}));
   return add(sum, call(pairsIntrinsic, sumType, {oddWeights, odd}));
 }
 
@@ -132,22 +131,22 @@ Value DotBuilder::build(DotStep step) {
     return spellOut();
   case DotStep::PairsOf16Bits:
     if (lanes == 8)
-      return pairsFit
-                 ? addPairs("llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd")
-                 : addWidened("llvm.x86.avx2.pmadd.wd");
+      return pairsFit ? addPairs("llvm.x86.avx2.pmadd.ub.sw",
+                                 "llvm.x86.avx2.pmadd.wd")
+                      : addWidened("llvm.x86.avx2.pmadd.wd");
     if (lanes == 16)
       return pairsFit ? addPairs("llvm.x86.avx512.pmaddubs.w.512",
                                  "llvm.x86.avx512.pmaddw.d.512")
                       : addWidened("llvm.x86.avx512.pmaddw.d.512");
     return {};
   case DotStep::AvxVnni:
-    return lanes == 8 ? call("llvm.x86.avx512.vpdpbusd.256", sumType,
-                             op.getOperands())
-                      : Value();
+    return lanes == 8
+               ? call("llvm.x86.avx512.vpdpbusd.256", sumType, op.getOperands())
+               : Value();
   case DotStep::Avx512Vnni:
-    return lanes == 16 ? call("llvm.x86.avx512.vpdpbusd.512", sumType,
-                              op.getOperands())
-                       : Value();
+    return lanes == 16
+               ? call("llvm.x86.avx512.vpdpbusd.512", sumType, op.getOperands())
+               : Value();
   case DotStep::ArmDot:
     return lanes == 4 ? dotSigned() : Value();
   case DotStep::ArmMatrix:
@@ -180,12 +179,12 @@ struct LowerMicroOps : nibble::impl::LowerMicroOpsBase<LowerMicroOps> {
         dot.replaceAllUsesWith(sum);
         dot.erase();
         ++numDots;
-      } else if (auto fma = dyn_cast<vector::FMAOp>(op); fma && !hasFma) {
-        Value product = arith::MulFOp::create(builder, fma.getLoc(),
-                                              fma.getLhs(), fma.getRhs());
-        fma.replaceAllUsesWith(arith::AddFOp::create(builder, fma.getLoc(),
-                                                     product, fma.getAcc())
-                                   .getResult());
+      } else if (auto fma = dyn_cast<math::FmaOp>(op); fma && !hasFma) {
+        Value product = arith::MulFOp::create(builder, fma.getLoc(), fma.getA(),
+                                              fma.getB());
+        fma.replaceAllUsesWith(
+            arith::AddFOp::create(builder, fma.getLoc(), product, fma.getC())
+                .getResult());
         fma.erase();
       }
     });

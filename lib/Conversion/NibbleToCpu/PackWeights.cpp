@@ -12,9 +12,9 @@
 
 #include "mlir/Dialect/Arith/Utils/Utils.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
-#include "mlir/Interfaces/FunctionInterfaces.h"
 #include "mlir/IR/DialectResourceBlobManager.h"
 #include "mlir/IR/Matchers.h"
+#include "mlir/Interfaces/FunctionInterfaces.h"
 
 namespace nibble {
 #define GEN_PASS_DEF_PACKWEIGHTS
@@ -91,9 +91,9 @@ static std::vector<float> getFloats(ElementsAttr value) {
   std::vector<char> storage;
   ArrayRef<char> bytes = getBytes(value, storage);
   Type type = value.getElementType();
-  FloatFormat format = type.isF32()    ? FloatFormat::F32
-                       : type.isF16()  ? FloatFormat::F16
-                                       : FloatFormat::BF16;
+  FloatFormat format = type.isF32()   ? FloatFormat::F32
+                       : type.isF16() ? FloatFormat::F16
+                                      : FloatFormat::BF16;
   if (!isa<Float32Type, Float16Type, BFloat16Type>(type) ||
       bytes.size() != value.getNumElements() * codeBytes(format))
     return {};
@@ -112,7 +112,8 @@ static Value createPacked(OpBuilder &builder, Location loc, Type element,
       HeapAsmResourceBlob::allocate(count * sizeof(T), cacheLine);
   fill(reinterpret_cast<T *>(blob.getMutableData().data()));
   return arith::ConstantOp::create(
-      builder, loc, DenseResourceElementsAttr::get(type, "packed", std::move(blob)));
+      builder, loc,
+      DenseResourceElementsAttr::get(type, "packed", std::move(blob)));
 }
 
 //===----------------------------------------------------------------------===//
@@ -161,12 +162,11 @@ static RankedTensorType getPanelType(RankedTensorType type, bool transposed,
     return {};
   MLIRContext *context = type.getContext();
   OpBuilder builder(context);
-  auto layout = LayoutAttr::get(
-      context, builder.getStringAttr("panel"),
-      builder.getDictionaryAttr(
-          builder.getNamedAttr("group", builder.getI64IntegerAttr(group))));
-  Type scale =
-      scalesInF16 ? builder.getF16Type() : Type(builder.getF32Type());
+  auto layout =
+      LayoutAttr::get(context, builder.getStringAttr("panel"),
+                      builder.getDictionaryAttr(builder.getNamedAttr(
+                          "group", builder.getI64IntegerAttr(group))));
+  Type scale = scalesInF16 ? builder.getF16Type() : Type(builder.getF32Type());
   auto packed = QuantizedAttr::get(encoding.getStorage(), {extent, 1},
                                    TypeAttr::get(scale), encoding.getZero())
                     .withLayout(layout);
@@ -182,9 +182,8 @@ static std::vector<T> spread(ArrayRef<T> grid, RankedTensorType gridType,
   ArrayRef<int64_t> block = getQuantization(weight).getBlock();
   auto getExtent = [&](unsigned dimension) {
     int64_t extent = block[dimension];
-    return extent == QuantizedAttr::kWholeExtent
-               ? weight.getDimSize(dimension)
-               : extent;
+    return extent == QuantizedAttr::kWholeExtent ? weight.getDimSize(dimension)
+                                                 : extent;
   };
   unsigned kDim = transposed ? 1 : 0;
   int64_t kExtent = getExtent(kDim), nExtent = getExtent(1 - kDim);
@@ -225,16 +224,15 @@ static std::optional<WeightParts> getParts(AssembleOp op, bool transposed) {
   if (grid.empty())
     return std::nullopt;
   WeightParts parts;
-  parts.type = getPanelType(type, transposed,
-                            areExactInF16(grid.data(), grid.size()));
+  parts.type =
+      getPanelType(type, transposed, areExactInF16(grid.data(), grid.size()));
   if (!parts.type)
     return std::nullopt;
   PanelFormat format = *getPanelFormat(parts.type);
   StorageAttr storage = getQuantization(type).getStorage();
   parts.codes = getCodes(codes, storage);
-  parts.scales =
-      spread<float>(grid, cast<RankedTensorType>(scales.getType()), type,
-                    transposed, format);
+  parts.scales = spread<float>(grid, cast<RankedTensorType>(scales.getType()),
+                               type, transposed, format);
   if (zeros) {
     std::vector<uint8_t> points = getCodes(zeros, storage);
     if (points.empty())
@@ -346,7 +344,8 @@ std::optional<PackedWeight> PackWeights::packQuantized(AssembleOp op,
 
 /// All dimensions but the last are one.
 static SmallVector<ReassociationIndices> getRowsReassociation(int64_t rank) {
-  ReassociationIndices leading(llvm::to_vector(llvm::seq<int64_t>(0, rank - 1)));
+  ReassociationIndices leading(
+      llvm::to_vector(llvm::seq<int64_t>(0, rank - 1)));
   return {leading, {rank - 1}};
 }
 
@@ -387,8 +386,7 @@ Value PackWeights::createProduct(OpBuilder &builder, Location loc,
   // Upstream expands no group with two dynamic dimensions in buffers.
   if (resultType.getNumDynamicDims() > 1) {
     Value shapeTensor = tensor::FromElementsOp::create(
-        builder, loc,
-        getValueOrCreateConstantIndexOp(builder, loc, sizes));
+        builder, loc, getValueOrCreateConstantIndexOp(builder, loc, sizes));
     return tensor::ReshapeOp::create(builder, loc, resultType, result,
                                      shapeTensor);
   }
@@ -414,7 +412,8 @@ void PackWeights::convert(linalg::GenericOp op) {
         return false;
     return true;
   };
-  if (!matrix || !fill || !matchPattern(fill.getInputs()[0], m_AnyZeroFloat()) ||
+  if (!matrix || !fill ||
+      !matchPattern(fill.getInputs()[0], m_AnyZeroFloat()) ||
       !isOrder(maps[0], left) || !isOrder(maps[2], right))
     return;
   if (getDimension(maps[1], loops->k[0]) == 1)

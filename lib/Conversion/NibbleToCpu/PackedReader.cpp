@@ -30,7 +30,6 @@ std::string WeightKernelFormat::getName() const {
       .str();
 }
 
-
 PackedReader::PackedReader(KernelBuilder &kernel, const KernelTarget &target,
                            const WeightKernelFormat &format, Value weight)
     : kernel(kernel), format(format), weight(weight), lanes(target.lanes()),
@@ -40,14 +39,14 @@ PackedReader::PackedReader(KernelBuilder &kernel, const KernelTarget &target,
 
 Value PackedReader::loadScales(Value groupStart, int64_t vector) {
   const PanelFormat &panel = format.panel;
-  Value position = kernel.add(groupStart, panel.codeBytes() +
-                                              vector * lanes * panel.scaleBytes);
+  Value position = kernel.add(
+      groupStart, panel.codeBytes() + vector * lanes * panel.scaleBytes);
   Value bytes = kernel.loadVector(
       weight, position, kernel.vector(lanes * panel.scaleBytes, kernel.i8()));
   if (panel.scaleBytes == 4)
     return kernel.bitcast(bytes, floatType);
-  Value halves = kernel.bitcast(
-      bytes, kernel.vector(lanes, kernel.builder.getF16Type()));
+  Value halves =
+      kernel.bitcast(bytes, kernel.vector(lanes, kernel.builder.getF16Type()));
   return arith::ExtFOp::create(kernel.builder, kernel.loc, floatType, halves);
 }
 
@@ -56,8 +55,8 @@ Value PackedReader::loadZeros(Value groupStart, int64_t vector) {
   Value position =
       kernel.add(groupStart, panel.codeBytes() + kColumns * panel.scaleBytes +
                                  vector * lanes);
-  Value bytes = kernel.loadVector(weight, position,
-                                  kernel.vector(lanes, kernel.i8()));
+  Value bytes =
+      kernel.loadVector(weight, position, kernel.vector(lanes, kernel.i8()));
   return arith::ExtUIOp::create(kernel.builder, kernel.loc, sumType, bytes);
 }
 
@@ -67,10 +66,9 @@ Value PackedReader::shiftRight(Value bytes, unsigned bits) {
   if (bits == 0)
     return bytes;
   VectorType pairs = kernel.vector(2 * lanes, kernel.builder.getI16Type());
-  Value shifted =
-      arith::ShRUIOp::create(kernel.builder, kernel.loc,
-                             kernel.bitcast(bytes, pairs),
-                             kernel.splat(pairs, static_cast<int64_t>(bits)));
+  Value shifted = arith::ShRUIOp::create(
+      kernel.builder, kernel.loc, kernel.bitcast(bytes, pairs),
+      kernel.splat(pairs, static_cast<int64_t>(bits)));
   return kernel.bitcast(shifted, byteType);
 }
 
@@ -92,9 +90,9 @@ Values PackedReader::unpack(ArrayRef<Value> step) {
     Value low = take(step[quad / 4], quad % 4 * 2, 3);
     Value high = take(step[2], quad, 1);
     VectorType pairs = kernel.vector(2 * lanes, builder.getI16Type());
-    high = arith::ShLIOp::create(builder, kernel.loc,
-                                 kernel.bitcast(high, pairs),
-                                 kernel.splat(pairs, int64_t(2)));
+    high =
+        arith::ShLIOp::create(builder, kernel.loc, kernel.bitcast(high, pairs),
+                              kernel.splat(pairs, int64_t(2)));
     quads.push_back(arith::OrIOp::create(builder, kernel.loc, low,
                                          kernel.bitcast(high, byteType)));
   }
@@ -109,4 +107,3 @@ Values PackedReader::unpackStep(Value step, int64_t vector) {
         byteType));
   return unpack(rowsOfStep);
 }
-

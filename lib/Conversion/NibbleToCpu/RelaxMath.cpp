@@ -22,13 +22,11 @@ using namespace mlir;
 
 /// Upstream's sine and cosine lose all digits of large angles; these do not.
 static bool isAccurate(StringRef name) {
-  return llvm::is_contained({math::ExpOp::getOperationName(),
-                             math::ExpM1Op::getOperationName(),
-                             math::LogOp::getOperationName(),
-                             math::Log1pOp::getOperationName(),
-                             math::TanhOp::getOperationName(),
-                             math::ErfOp::getOperationName()},
-                            name);
+  return llvm::is_contained(
+      {math::ExpOp::getOperationName(), math::ExpM1Op::getOperationName(),
+       math::LogOp::getOperationName(), math::Log1pOp::getOperationName(),
+       math::TanhOp::getOperationName(), math::ErfOp::getOperationName()},
+      name);
 }
 
 /// Lets what is added to or multiplied into an output be taken in any order.
@@ -37,8 +35,7 @@ static void relaxReduction(linalg::GenericOp op) {
     return;
   Block &body = op.getRegion().front();
   auto flags = arith::FastMathFlags::reassoc | arith::FastMathFlags::contract;
-  for (Value output :
-       body.getArguments().take_back(op.getNumDpsInits()))
+  for (Value output : body.getArguments().take_back(op.getNumDpsInits()))
     for (Operation *user : output.getUsers())
       if (auto math = dyn_cast<arith::ArithFastMathInterface>(user);
           math && isa<arith::AddFOp, arith::MulFOp>(user))

@@ -55,9 +55,9 @@ TEST(PanelPacking, ComesBack) {
                 makeFormat(K, N, group, bits, hasZeros ? 2 : 4, hasZeros);
             Weight weight(format, static_cast<unsigned>(K + N));
             std::vector<uint8_t> packed(format.bytes() + 1, 0xa5);
-            packPanels(format, weight.codes.data(),
-                       static_cast<ptrdiff_t>(N), 1, weight.scales.data(),
-                       weight.zeros.data(), packed.data(), 2);
+            packPanels(format, weight.codes.data(), static_cast<ptrdiff_t>(N),
+                       1, weight.scales.data(), weight.zeros.data(),
+                       packed.data(), 2);
             ASSERT_EQ(packed.back(), 0xa5);
             Weight again(format, 0);
             unpackPanels(format, packed.data(), static_cast<ptrdiff_t>(N), 1,

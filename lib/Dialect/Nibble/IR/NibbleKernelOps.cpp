@@ -23,8 +23,7 @@ static unsigned getPanelBits(StorageAttr storage) {
   return width <= 4 ? width : 8;
 }
 
-std::optional<PanelFormat>
-nibble::getPanelFormat(RankedTensorType weightType) {
+std::optional<PanelFormat> nibble::getPanelFormat(RankedTensorType weightType) {
   QuantizedAttr encoding = getQuantization(weightType);
   if (!encoding || !encoding.hasLayout() || weightType.getRank() != 2 ||
       !weightType.hasStaticShape() ||
@@ -32,8 +31,7 @@ nibble::getPanelFormat(RankedTensorType weightType) {
       encoding.hasOutliers() || encoding.hasNestedScale() ||
       encoding.getBlock()[1] != 1)
     return std::nullopt;
-  auto group =
-      encoding.getLayout().getParameters().getAs<IntegerAttr>("group");
+  auto group = encoding.getLayout().getParameters().getAs<IntegerAttr>("group");
   Type scale = cast<TypeAttr>(encoding.getScale()).getValue();
   PanelFormat format;
   format.bits = getPanelBits(encoding.getStorage());
