@@ -113,6 +113,9 @@ void addAttentionConversions(NodeConversions &conversions);
 void addEinsumConversions(NodeConversions &conversions);
 void addConvolutionConversions(NodeConversions &conversions);
 void addControlConversions(NodeConversions &conversions);
+void addActivationConversions(NodeConversions &conversions);
+void addConvolutionConversions(NodeConversions &conversions);
+void addDetectionConversions(NodeConversions &conversions);
 void addElementwiseConversions(NodeConversions &conversions);
 void addIndexingConversions(NodeConversions &conversions);
 void addMatMulConversions(NodeConversions &conversions);
@@ -123,6 +126,7 @@ void addQuantizationConversions(NodeConversions &conversions);
 void addRecurrentConversions(NodeConversions &conversions);
 void addReductionConversions(NodeConversions &conversions);
 void addResizeConversions(NodeConversions &conversions);
+void addSamplingConversions(NodeConversions &conversions);
 void addShapeConversions(NodeConversions &conversions);
 void addSortingConversions(NodeConversions &conversions);
 

@@ -184,6 +184,9 @@ static const NodeConversions &getConversions() {
     addEinsumConversions(result);
     addConvolutionConversions(result);
     addControlConversions(result);
+    addActivationConversions(result);
+    addConvolutionConversions(result);
+    addDetectionConversions(result);
     addElementwiseConversions(result);
     addIndexingConversions(result);
     addMatMulConversions(result);
@@ -194,6 +197,7 @@ static const NodeConversions &getConversions() {
     addRecurrentConversions(result);
     addReductionConversions(result);
     addResizeConversions(result);
+    addSamplingConversions(result);
     addShapeConversions(result);
     addSortingConversions(result);
     return result;
