@@ -334,24 +334,6 @@ static LogicalResult convertFusedConv(NodeContext &context) {
                      }));
 }
 
-/// Moves dimension `from` to position `to`.
-static Value moveDimension(NodeContext &context, Value tensor, int64_t from,
-                           int64_t to) {
-  int64_t rank = cast<RankedTensorType>(tensor.getType()).getRank();
-  SmallVector<int64_t> order = llvm::to_vector(llvm::seq<int64_t>(0, rank));
-  order.erase(order.begin() + from);
-  order.insert(order.begin() + to, from);
-  Sizes own = context.getSizes(tensor), sizes;
-  for (int64_t axis : order)
-    sizes.push_back(own[axis]);
-  Value empty = tensor::EmptyOp::create(
-      context.rewriter, context.loc, sizes,
-      cast<RankedTensorType>(tensor.getType()).getElementType());
-  return linalg::TransposeOp::create(context.rewriter, context.loc, tensor,
-                                     empty, order)
-      ->getResult(0);
-}
-
 /// Conv with the channels last: x [N, spatial…, C], w [M, kernel…, C/groups].
 static LogicalResult convertNhwcConv(NodeContext &context) {
   int64_t last = context.getInputType(0).getRank() - 1;

@@ -122,6 +122,7 @@ void addMatMulConversions(NodeConversions &conversions);
 void addNormalizationConversions(NodeConversions &conversions);
 void addPadConversions(NodeConversions &conversions);
 void addPoolingConversions(NodeConversions &conversions);
+void addQLinearConversions(NodeConversions &conversions);
 void addQuantizationConversions(NodeConversions &conversions);
 void addRecurrentConversions(NodeConversions &conversions);
 void addReductionConversions(NodeConversions &conversions);

@@ -521,6 +521,120 @@ static LogicalResult convertSkipLayer(NodeContext &context, bool isRMS) {
   return context.replace(results);
 }
 
+/// How many elements of each row of a mask [batch, length] are 1: the length
+/// of what is not masked.
+static Value countUnmasked(NodeContext &context, Value mask, Type element,
+                           OpFoldResult batch) {
+  Type i32 = context.rewriter.getI32Type();
+  Value zero = context.scalar().integer(i32, 0);
+  return buildFolded(context, makeOperand(context, mask, element), 2, 0,
+                     buildFilled(context, batch, zero),
+                     [&](ScalarBuilder &scalar, ValueRange args) {
+                       Value one = scalar.constant(args[0].getType(), 1);
+                       Value counts = scalar.select(scalar.equal(args[0], one),
+                                                    scalar.integer(i32, 1),
+                                                    scalar.integer(i32, 0));
+                       return scalar.add(args[1], counts);
+                     });
+}
+
+/// Sums the rows of a word, a position and a segment table and normalizes
+/// them. Inputs: words [batch, length], segments, the three tables, gamma,
+/// beta, mask, positions.
+static LogicalResult convertEmbedLayer(NodeContext &context) {
+  if (context.getInputType(0).getRank() != 2)
+    return context.fail("expects input_ids [batch, length]");
+  Value words = context.getInput(0);
+  Sizes sizes = context.getSizes(words);
+  SizeMath math(context);
+  // The indices (null: the position itself) and the table of each part.
+  struct Part {
+    Value indices;
+    Type indexElement;
+    Value table;
+    bool oneRow;
+  };
+  SmallVector<Part> parts;
+  for (auto [indices, table] :
+       {std::pair(0u, 2u), std::pair(8u, 3u), std::pair(1u, 4u)}) {
+    bool isPosition = table == 3;
+    if (context.isAbsent(table) || (table == 4 && context.isAbsent(indices)))
+      continue;
+    if (context.getInputType(table).getRank() != 2)
+      return context.fail("expects tables of two dimensions");
+    Part part{{}, {}, context.getInput(table), false};
+    Sizes tableSizes = context.getSizes(part.table);
+    if (!context.isAbsent(indices)) {
+      if (context.getInputType(indices).getRank() != 2)
+        return context.fail("expects indices [batch, length]");
+      part.indices = context.getInput(indices);
+      part.indexElement = context.getElementType(indices);
+      Sizes given = context.getSizes(part.indices);
+      part.oneRow =
+          isPosition && context.getInputType(indices).getDimSize(0) == 1;
+      if ((!part.oneRow &&
+           failed(math.requireEqual(given[0], sizes[0],
+                                    "indices have another batch"))) ||
+          failed(math.requireEqual(given[1], sizes[1],
+                                   "indices have another length")))
+        return failure();
+      checkIndices(context, part.indices, part.indexElement, tableSizes[0]);
+    } else if (failed(math.requireLessEqual(
+                   sizes[1], tableSizes[0],
+                   "there are more positions than the table has"))) {
+      return failure();
+    }
+    if (!parts.empty() &&
+        failed(math.requireEqual(
+            tableSizes[1],
+            getSize(context.rewriter, context.loc, parts[0].table, 1),
+            "the tables have rows of different lengths")))
+      return failure();
+    parts.push_back(part);
+  }
+  sizes.push_back(getSize(context.rewriter, context.loc, parts[0].table, 1));
+  Type element = context.getElementType(2);
+  Value sum = buildMapped(
+      context, {}, sizes, element, [&](ScalarBuilder &scalar, ValueRange) {
+        auto loop = [&](int64_t position) -> Value {
+          return linalg::IndexOp::create(scalar.builder, scalar.loc, position);
+        };
+        Value total;
+        for (const Part &part : parts) {
+          Value row = loop(1);
+          if (part.indices) {
+            Value batch = part.oneRow ? scalar.index(0) : loop(0);
+            row = arith::IndexCastOp::create(
+                scalar.builder, scalar.loc, scalar.builder.getIndexType(),
+                tensor::ExtractOp::create(scalar.builder, scalar.loc,
+                                          part.indices,
+                                          ValueRange{batch, loop(1)}));
+          }
+          Value number =
+              extractNumber(scalar, part.table, element, {row, loop(2)});
+          total = total ? scalar.add(total, number) : number;
+        }
+        return total;
+      });
+  auto layer =
+      buildLayerNormalization(context, makeOperand(context, sum, element), 2,
+                              /*isRMS=*/false, 5, 6, element);
+  if (failed(layer))
+    return failure();
+  SmallVector<Value> results{layer->result};
+  if (context.node.getNumResults() > 1) {
+    Type i32 = context.rewriter.getI32Type();
+    results.push_back(
+        context.isAbsent(7)
+            ? buildFilled(context, sizes[0], context.scalar().integer(i32, 0))
+            : countUnmasked(context, context.getInput(7),
+                            context.getElementType(7), sizes[0]));
+  }
+  if (context.node.getNumResults() > 2)
+    results.push_back(sum);
+  return context.replace(results);
+}
+
 void nibble::addNormalizationConversions(NodeConversions &conversions) {
   conversions.add("BatchNormalization", 6, convertBatchNormalization);
   conversions.add("InstanceNormalization", 1, convertInstanceNormalization);
@@ -540,4 +654,6 @@ void nibble::addNormalizationConversions(NodeConversions &conversions) {
                   [](NodeContext &context) {
                     return convertSkipLayer(context, /*isRMS=*/true);
                   });
+  conversions.add("com.microsoft", "EmbedLayerNormalization", 1,
+                  convertEmbedLayer);
 }

@@ -193,6 +193,7 @@ static const NodeConversions &getConversions() {
     addNormalizationConversions(result);
     addPadConversions(result);
     addPoolingConversions(result);
+    addQLinearConversions(result);
     addQuantizationConversions(result);
     addRecurrentConversions(result);
     addReductionConversions(result);

@@ -264,22 +264,8 @@ static LogicalResult convertMaxUnpool(NodeContext &context) {
   Location loc = context.loc;
   OpFoldResult total = math.product(inner);
   ScalarBuilder scalar = context.scalar();
-  // Every index lies in the result.
   int64_t all = type.getRank();
-  SmallVector<int64_t> none;
-  Type i64 = builder.getI64Type();
-  Value limit =
-      arith::IndexCastOp::create(builder, loc, i64, context.toValue(total));
-  Value inside = buildFolded(
-      context, makeOperand(context, indices, i64), all, none,
-      buildFilled(context, {}, scalar.boolean(true)),
-      [&](ScalarBuilder &body, ValueRange args) -> Value {
-        Value fits = arith::CmpIOp::create(
-            body.builder, body.loc, arith::CmpIPredicate::ult, args[0], limit);
-        return arith::AndIOp::create(body.builder, body.loc, args[1], fits);
-      });
-  context.check(tensor::ExtractOp::create(builder, loc, inside, ValueRange()),
-                "index is out of range");
+  checkIndices(context, indices, context.getElementType(1), total);
   Sizes indexSizes = context.getSizes(indices);
   for (int64_t i = 0; i < all; ++i)
     if (failed(math.requireEqual(indexSizes[i], own[i],
@@ -403,6 +389,92 @@ static LogicalResult convertAveragePool(NodeContext &context) {
   return context.replace(buildRounded(context, means, element));
 }
 
+/// The elements of `tensor` as the f32 numbers that they stand for.
+static Value buildDequantized(NodeContext &context, Value tensor,
+                              const LinearCode &code) {
+  return buildMapped(context, makeOperand(context, tensor, code.element),
+                     context.getSizes(tensor), context.rewriter.getF32Type(),
+                     [&](ScalarBuilder &scalar, ValueRange args) {
+                       return code.dequantize(scalar, args[0]);
+                     });
+}
+
+static Value buildQuantized(NodeContext &context, Value tensor,
+                            const LinearCode &code) {
+  return buildMapped(
+      context, makeOperand(context, tensor, context.rewriter.getF32Type()),
+      context.getSizes(tensor), code.element,
+      [&](ScalarBuilder &scalar, ValueRange args) {
+        return code.quantize(scalar, args[0]);
+      });
+}
+
+/// AveragePool on codes. Inputs: x, its scale and zero point, and those of the
+/// result. With `channels_last` the channels are the last dimension.
+static LogicalResult convertQLinearAveragePool(NodeContext &context) {
+  Type element = context.getElementType(0), f32 = context.rewriter.getF32Type();
+  auto from = getLinearCode(context, element, 1, 2);
+  auto to = getLinearCode(context, element, 3, 4);
+  if (failed(from) || failed(to))
+    return failure();
+  int64_t last = context.getInputType(0).getRank() - 1;
+  bool channelsLast = context.node.getInt("channels_last", 0) != 0;
+  Value x = buildDequantized(context, context.getInput(0), *from);
+  if (channelsLast && last > 0)
+    x = moveDimension(context, x, last, 1);
+  auto pool = getPool(context, x, f32);
+  if (failed(pool))
+    return failure();
+  Value sums = sumWindows(context, *pool, nullptr, 0);
+  Value means =
+      divideByCounts(context, *pool, sums, f32,
+                     context.node.getInt("count_include_pad", 0) != 0);
+  Value codes = buildQuantized(context, means, *to);
+  if (channelsLast)
+    codes = moveDimension(context, codes, 1, last);
+  return context.replace(codes);
+}
+
+/// The same over all spatial dimensions, summed in i32.
+static LogicalResult convertQLinearGlobalAveragePool(NodeContext &context) {
+  Type element = context.getElementType(0), f32 = context.rewriter.getF32Type();
+  Type i32 = context.rewriter.getI32Type();
+  auto from = getLinearCode(context, element, 1, 2);
+  auto to = getLinearCode(context, element, 3, 4);
+  if (failed(from) || failed(to))
+    return failure();
+  Value x = context.getInput(0);
+  int64_t rank = context.getInputType(0).getRank();
+  if (rank < 3)
+    return context.fail("expects an input [N, C, spatial…]");
+  bool channelsLast = context.node.getInt("channels_last", 0) != 0;
+  SmallVector<int64_t> axes =
+      llvm::to_vector(channelsLast ? llvm::seq<int64_t>(1, rank - 1)
+                                   : llvm::seq<int64_t>(2, rank));
+  Sizes own = context.getSizes(x), folded;
+  for (int64_t axis : axes)
+    folded.push_back(own[axis]);
+  Sizes outer = dropAxes(context, x, axes, /*keep=*/false);
+  ScalarBuilder scalar = context.scalar();
+  Value sums = buildFolded(
+      context, makeOperand(context, x, element), rank, getOtherAxes(rank, axes),
+      buildFilled(context, outer, scalar.integer(i32, 0)),
+      [&](ScalarBuilder &body, ValueRange args) {
+        return body.add(args[1], from->center(body, args[0]));
+      });
+  Value count = indexToNumber(
+      scalar, context.toValue(SizeMath(context).product(folded)), f32);
+  Value codes =
+      buildMapped(context, makeOperand(context, sums, i32), outer, element,
+                  [&](ScalarBuilder &body, ValueRange args) {
+                    Value number =
+                        body.mul(body.convert(args[0], i32, f32), from->scale);
+                    return to->quantize(body, body.div(number, count));
+                  });
+  return context.replace(
+      buildReshape(context, codes, dropAxes(context, x, axes, /*keep=*/true)));
+}
+
 /// |x|^p
 static Value buildPower(ScalarBuilder &scalar, Value x, double p) {
   Value magnitude = scalar.abs(x);
@@ -494,6 +566,11 @@ void nibble::addPoolingConversions(NodeConversions &conversions) {
   conversions.add("AveragePool", 1, convertAveragePool);
   conversions.add("LpPool", 1, convertLpPool);
   conversions.add("MaxUnpool", 9, convertMaxUnpool);
+  StringRef microsoft = "com.microsoft";
+  conversions.add(microsoft, "QLinearAveragePool", 1,
+                  convertQLinearAveragePool);
+  conversions.add(microsoft, "QLinearGlobalAveragePool", 1,
+                  convertQLinearGlobalAveragePool);
   auto addGlobal = [&](StringRef opType, GlobalPool kind) {
     conversions.add(opType, 1, [kind](NodeContext &context) {
       return convertGlobalPool(context, kind);

@@ -363,27 +363,6 @@ static LogicalResult convertAffineGrid(NodeContext &context) {
 // RoiAlign
 //===----------------------------------------------------------------------===//
 
-/// All of `indices`, a tensor of integers, lie below `limit`.
-static void checkIndices(NodeContext &context, Value indices, Type element,
-                         OpFoldResult limit) {
-  int64_t rank = cast<RankedTensorType>(indices.getType()).getRank();
-  Type i64 = context.rewriter.getI64Type();
-  ScalarBuilder outer = context.scalar();
-  Value end = arith::IndexCastOp::create(context.rewriter, context.loc, i64,
-                                         context.toValue(limit));
-  Value all = buildFolded(
-      context, makeOperand(context, indices, element), rank, {},
-      buildFilled(context, {}, outer.boolean(true)),
-      [&](ScalarBuilder &scalar, ValueRange args) {
-        return buildAnd(
-            scalar, args[1],
-            isInside(scalar, scalar.convert(args[0], element, i64), end));
-      });
-  context.check(tensor::ExtractOp::create(context.rewriter, context.loc, all,
-                                          ValueRange()),
-                "index is out of range");
-}
-
 /// floor(x) and the element after it with their weights, for an x in [-1,
 /// size].
 static std::pair<SmallVector<Value>, SmallVector<Value>>

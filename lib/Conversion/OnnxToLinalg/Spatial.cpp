@@ -316,6 +316,94 @@ Value nibble::buildMeanOver(NodeContext &context, ArrayRef<Operand> operands,
                      });
 }
 
+Value nibble::moveDimension(NodeContext &context, Value tensor, int64_t from,
+                            int64_t to) {
+  int64_t rank = cast<RankedTensorType>(tensor.getType()).getRank();
+  SmallVector<int64_t> order = llvm::to_vector(llvm::seq<int64_t>(0, rank));
+  order.erase(order.begin() + from);
+  order.insert(order.begin() + to, from);
+  Sizes own = context.getSizes(tensor), sizes;
+  for (int64_t axis : order)
+    sizes.push_back(own[axis]);
+  Value empty = tensor::EmptyOp::create(
+      context.rewriter, context.loc, sizes,
+      cast<RankedTensorType>(tensor.getType()).getElementType());
+  return linalg::TransposeOp::create(context.rewriter, context.loc, tensor,
+                                     empty, order)
+      ->getResult(0);
+}
+
+void nibble::checkIndices(NodeContext &context, Value indices, Type element,
+                          OpFoldResult limit) {
+  int64_t rank = cast<RankedTensorType>(indices.getType()).getRank();
+  Type i64 = context.rewriter.getI64Type();
+  ScalarBuilder outer = context.scalar();
+  Value end = arith::IndexCastOp::create(context.rewriter, context.loc, i64,
+                                         context.toValue(limit));
+  Value all = buildFolded(
+      context, makeOperand(context, indices, element), rank, {},
+      buildFilled(context, {}, outer.boolean(true)),
+      [&](ScalarBuilder &scalar, ValueRange args) -> Value {
+        Value index = scalar.convert(args[0], element, i64);
+        Value fits = arith::CmpIOp::create(
+            scalar.builder, scalar.loc, arith::CmpIPredicate::ult, index, end);
+        return arith::AndIOp::create(scalar.builder, scalar.loc, args[1], fits);
+      });
+  context.check(tensor::ExtractOp::create(context.rewriter, context.loc, all,
+                                          ValueRange()),
+                "index is out of range");
+}
+
+//===----------------------------------------------------------------------===//
+// Linear codes
+//===----------------------------------------------------------------------===//
+
+Value LinearCode::center(ScalarBuilder &scalar, Value code) const {
+  Type i32 = scalar.builder.getI32Type();
+  Value wide = scalar.convert(code, element, i32);
+  return zero ? scalar.sub(wide, scalar.convert(zero, element, i32)) : wide;
+}
+
+Value LinearCode::dequantize(ScalarBuilder &scalar, Value code) const {
+  Type i32 = scalar.builder.getI32Type(), f32 = scalar.builder.getF32Type();
+  return scalar.mul(scalar.convert(center(scalar, code), i32, f32), scale);
+}
+
+Value LinearCode::quantize(ScalarBuilder &scalar, Value number) const {
+  return buildLinearCode(scalar, scalar.div(number, scale), zero, element,
+                         element, Overflow::Saturate);
+}
+
+FailureOr<LinearCode> nibble::getLinearCode(NodeContext &context, Type element,
+                                            unsigned scale, unsigned zero) {
+  Type f32 = context.rewriter.getF32Type();
+  ScalarBuilder scalar = context.scalar();
+  if (!isa<IntegerType>(element))
+    return context.fail("expects integers as codes");
+  auto read = [&](unsigned input, Type expected) -> FailureOr<Value> {
+    RankedTensorType type = context.getInputType(input);
+    if (!type || !type.hasStaticShape() || type.getNumElements() != 1 ||
+        (expected && type.getElementType() != expected))
+      return context.fail("input " + Twine(input) +
+                          " must be one number of the right type");
+    SmallVector<Value> first(type.getRank(), scalar.index(0));
+    return extractNumber(scalar, context.getInput(input), type.getElementType(),
+                         first);
+  };
+  FailureOr<Value> factor = read(scale, {});
+  if (failed(factor))
+    return failure();
+  LinearCode code{
+      element, scalar.convert(*factor, context.getElementType(scale), f32), {}};
+  if (!context.isAbsent(zero)) {
+    FailureOr<Value> number = read(zero, element);
+    if (failed(number))
+      return failure();
+    code.zero = *number;
+  }
+  return code;
+}
+
 //===----------------------------------------------------------------------===//
 // Windows
 //===----------------------------------------------------------------------===//

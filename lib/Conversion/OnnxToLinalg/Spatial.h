@@ -115,9 +115,42 @@ llvm::SmallVector<int64_t> getOtherAxes(int64_t rank,
 mlir::Value indexToNumber(ScalarBuilder &scalar, mlir::Value index,
                           mlir::Type type);
 
+/// Moves dimension `from` to position `to`.
+mlir::Value moveDimension(NodeContext &context, mlir::Value tensor,
+                          int64_t from, int64_t to);
+
+/// Checks, when the code runs, that all of `indices`, a tensor of integers, lie
+/// in [0, limit).
+void checkIndices(NodeContext &context, mlir::Value indices, mlir::Type element,
+                  mlir::OpFoldResult limit);
+
 /// Element `indices` of a tensor, as a number.
 mlir::Value extractNumber(ScalarBuilder &scalar, mlir::Value tensor,
                           mlir::Type element, mlir::ValueRange indices);
+
+//===----------------------------------------------------------------------===//
+// Linear codes
+//===----------------------------------------------------------------------===//
+
+/// Codes of a tensor that share one scale: number = (code - zero) · scale.
+struct LinearCode {
+  mlir::Type element;
+  /// f32, and a code or null.
+  mlir::Value scale, zero;
+
+  /// code - zero, in i32.
+  mlir::Value center(ScalarBuilder &scalar, mlir::Value code) const;
+  /// The f32 number that a code stands for.
+  mlir::Value dequantize(ScalarBuilder &scalar, mlir::Value code) const;
+  /// The nearest code of an f32 number, saturated.
+  mlir::Value quantize(ScalarBuilder &scalar, mlir::Value number) const;
+};
+
+/// The codes that inputs `scale` and `zero` describe, one number each. The zero
+/// point may be left out.
+mlir::FailureOr<LinearCode> getLinearCode(NodeContext &context,
+                                          mlir::Type element, unsigned scale,
+                                          unsigned zero);
 
 //===----------------------------------------------------------------------===//
 // Windows
