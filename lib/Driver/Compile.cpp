@@ -331,7 +331,9 @@ int nibble::compile(const CompileCommand &command) {
   using Clock = std::chrono::steady_clock;
   Clock::time_point start = Clock::now();
   std::string prefix =
-      command.name.empty() ? getPrefix(command.output) : command.name;
+      !command.name.empty()
+          ? command.name
+          : getPrefix(command.output == "-" ? command.input : command.output);
   if (Error error = checkCommand(command, prefix))
     return fail(llvm::toString(std::move(error)));
   auto rows = parseTarget(command.target);

@@ -40,6 +40,7 @@ _Noreturn void longjmp(void *buffer, int value);
 int *__errno_location(void);
 int open(const char *path, int flags, ...);
 int close(int descriptor);
+long read(int descriptor, void *to, size_t size);
 long lseek(int descriptor, long offset, int origin);
 void *mmap(void *address, size_t size, int protection, int flags,
            int descriptor, long offset);

@@ -143,27 +143,31 @@ static nibble_status check_weights(const nibble_model_info *info,
 
 static nibble_status map_weights(nibble_model *model, const char *path) {
   int descriptor = open(path, NIBBLE_O_RDONLY | NIBBLE_O_CLOEXEC);
-  if (descriptor < 0)
-    return fail(NIBBLE_BAD_WEIGHTS,
-                "cannot read the weights of '%s' in '%s': %s",
-                model->info->name, path, strerror(*__errno_location()));
-  long size = lseek(descriptor, 0, NIBBLE_SEEK_END);
-  if (size > 0) {
-    void *mapping = mmap(NULL, (size_t)size, NIBBLE_PROT_READ,
-                         NIBBLE_MAP_SHARED, descriptor, 0);
-    if (mapping != (void *)-1) {
+  char byte;
+  /* A folder can be opened, not read. */
+  long got = descriptor < 0 ? -1 : read(descriptor, &byte, 1);
+  if (got >= 0) {
+    long size = lseek(descriptor, 0, NIBBLE_SEEK_END);
+    void *mapping = size <= 0 ? NULL
+                              : mmap(NULL, (size_t)size, NIBBLE_PROT_READ,
+                                     NIBBLE_MAP_SHARED, descriptor, 0);
+    if (size == 0) {
+      close(descriptor);
+      return fail(NIBBLE_BAD_WEIGHTS, "'%s' is empty", path);
+    }
+    if (mapping && mapping != (void *)-1) {
       model->mapping = mapping;
       model->mapping_size = (size_t)size;
     }
   }
-  int error = *__errno_location();
-  close(descriptor);
-  if (size <= 0)
-    return fail(NIBBLE_BAD_WEIGHTS, "'%s' is empty or no file", path);
+  const char *why = strerror(*__errno_location());
+  if (descriptor >= 0)
+    close(descriptor);
   if (!model->mapping)
-    return fail(NIBBLE_BAD_WEIGHTS, "cannot map '%s': %s", path,
-                strerror(error));
-  return check_weights(model->info, path, model->mapping, (size_t)size);
+    return fail(NIBBLE_BAD_WEIGHTS,
+                "cannot read the weights of '%s' in '%s': %s",
+                model->info->name, path, why);
+  return check_weights(model->info, path, model->mapping, model->mapping_size);
 }
 
 static nibble_status load_weights(nibble_model *model, const char *path,
