@@ -240,6 +240,38 @@ static void addCompile(CLI::App &app, int &exitCode) {
   });
 }
 
+static void addInputArguments(CLI::App *verb, InputArguments &arguments) {
+  verb->add_option("--inputs", arguments.inputs,
+                   "NumPy archive (.npz) with an array for each input");
+  verb->add_flag("--random", arguments.random,
+                 "Make up the inputs that are not given");
+  verb->add_option("--dim", arguments.dimensions,
+                   "NAME=SIZE of a dimension of made-up inputs, may be "
+                   "repeated (default: 1)");
+  verb->add_option("--seed", arguments.seed, "Seed of made-up inputs")
+      ->capture_default_str();
+}
+
+static void addRun(CLI::App &app, int &exitCode) {
+  auto command = std::make_shared<RunCommand>();
+  CLI::App *verb = app.add_subcommand("run", "Run a model once");
+  verb->add_option("model", command->input, "The model")->required();
+  addInputArguments(verb, command->arguments);
+  verb->add_option("--outputs", command->outputs,
+                   "NumPy archive (.npz) to write");
+  verb->add_option("--target", command->target, "The instruction set")
+      ->capture_default_str();
+  verb->add_flag("--no-cache", command->noCache,
+                 "Compile again, and keep nothing");
+  verb->add_flag("--quiet", command->quiet, "Print nothing but errors");
+  verb->footer("What was compiled stays in $XDG_CACHE_HOME/nibble "
+               "(~/.cache/nibble).\n\n"
+               "Examples:\n"
+               "  $ nibble run m.onnx --inputs x.npz --outputs y.npz\n"
+               "  $ nibble run m.onnx --random --dim batch=4");
+  verb->callback([command, &exitCode] { exitCode = run(*command); });
+}
+
 static int runCommand(int argc, char **argv) {
   CLI::App app("Nibble, a quantization compiler for ONNX models", "nibble");
   app.require_subcommand(1);
@@ -255,6 +287,7 @@ static int runCommand(int argc, char **argv) {
   addConvert(app, exitCode);
   addTestOnnx(app, exitCode);
   addCompile(app, exitCode);
+  addRun(app, exitCode);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError &error) {

@@ -115,6 +115,27 @@ struct CompileCommand {
 /// and, where they are large, a file of weights.
 int compile(const CompileCommand &command);
 
+/// Where the inputs of a run come from.
+struct InputArguments {
+  /// An archive of NumPy arrays by the names of the inputs.
+  std::string inputs;
+  /// Make up the others, of these "name=size" dimensions.
+  bool random = false;
+  uint64_t seed = 0;
+  std::vector<std::string> dimensions;
+};
+
+struct RunCommand {
+  std::string input, outputs;
+  InputArguments arguments;
+  std::string target = "native";
+  bool noCache = false;
+  bool quiet = false;
+};
+
+/// Runs a model once. What was compiled stays in $XDG_CACHE_HOME/nibble.
+int run(const RunCommand &command);
+
 } // namespace nibble
 
 #endif // NIBBLE_DRIVER_DRIVER_H

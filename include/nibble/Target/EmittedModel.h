@@ -38,6 +38,8 @@ struct EmitOptions {
   WeightsPlace weights = WeightsPlace::Auto;
   /// The name, without folder, that a file of weights will have.
   std::string weightsFile;
+  /// Lower by the reference pipeline instead of the one for CPUs.
+  bool reference = false;
 };
 
 /// The constants of a model that its code takes as arguments, one after the

@@ -11,6 +11,7 @@
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
 #include "nibble/Dialect/Onnx/Transforms/Passes.h"
 #include "nibble/Pipelines/Cpu.h"
+#include "nibble/Pipelines/Reference.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/DialectResourceBlobManager.h"
@@ -92,12 +93,32 @@ static llvm::Function *makeEntry(llvm::Module &module, llvm::Function *callee,
   return function;
 }
 
+static LogicalResult lowerTensors(ModuleOp module, const TargetRow &target,
+                                  bool reference) {
+  PassManager passes(module.getContext());
+  CpuOptions options;
+  options.target = target.name.str();
+  if (reference)
+    buildReferenceTensorPipeline(passes, ReferenceOptions());
+  else
+    buildCpuTensorPipeline(passes, options);
+  return passes.run(module);
+}
+
+static LogicalResult lowerLoops(ModuleOp module, const TargetRow &target,
+                                bool reference) {
+  PassManager passes(module.getContext());
+  CpuOptions options;
+  options.target = target.name.str();
+  if (reference)
+    buildReferenceLoopPipeline(passes);
+  else
+    buildCpuLoopPipeline(passes, options);
+  return passes.run(module);
+}
+
 LogicalResult EmittedModel::addRow(ModuleOp module, const TargetRow &target) {
-  CpuOptions pipeline;
-  pipeline.target = target.name.str();
-  PassManager tensors(module.getContext());
-  buildCpuTensorPipeline(tensors, pipeline);
-  if (failed(tensors.run(module)))
+  if (failed(lowerTensors(module, target, options.reference)))
     return failure();
 
   Row row;
@@ -120,9 +141,7 @@ LogicalResult EmittedModel::addRow(ModuleOp module, const TargetRow &target) {
         {weights.add(blob->getData()), type.getShape().vec()});
   }
 
-  PassManager loops(module.getContext());
-  buildCpuLoopPipeline(loops, pipeline);
-  if (failed(loops.run(module)))
+  if (failed(lowerLoops(module, target, options.reference)))
     return failure();
   std::unique_ptr<llvm::Module> part = translateModuleToLLVMIR(module, context);
   if (!part)

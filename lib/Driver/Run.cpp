@@ -1,0 +1,61 @@
+//===- Run.cpp - nibble run -----------------------------------------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Compile.h"
+#include "LoadedModel.h"
+#include "Session.h"
+#include "nibble/Driver/Driver.h"
+#include "nibble/Tools/ModelFile.h"
+
+#include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/raw_ostream.h"
+
+using namespace mlir;
+using namespace nibble;
+
+InputOptions nibble::getInputOptions(const InputArguments &arguments) {
+  InputOptions options;
+  options.path = arguments.inputs;
+  options.random = arguments.random;
+  options.seed = arguments.seed;
+  options.dimensions = arguments.dimensions;
+  return options;
+}
+
+int nibble::run(const RunCommand &command) {
+  Session session;
+  addPipelineDialects(session.getContext());
+  OwningOpRef<ModuleOp> module =
+      loadModel(command.input, &session.getContext());
+  if (!module)
+    return ExitFailure;
+  CacheOptions cache;
+  cache.target = command.target;
+  cache.disabled = command.noCache;
+  auto model = loadCompiled(command.input, *module, cache);
+  if (!model)
+    return ExitFailure;
+  auto inputs =
+      makeInputs(model->getInputs(), getInputOptions(command.arguments));
+  if (!inputs)
+    return fail(llvm::toString(inputs.takeError()));
+  auto outputs = model->run(*inputs);
+  if (!outputs)
+    return fail(command.input + ": " + llvm::toString(outputs.takeError()));
+  if (!command.outputs.empty())
+    if (llvm::Error error = writeNpz(command.outputs, *outputs))
+      return fail(llvm::toString(std::move(error)));
+  if (command.quiet)
+    return ExitSuccess;
+  auto show = [](StringRef kind, ArrayRef<NpyArray> arrays) {
+    for (const NpyArray &array : arrays)
+      llvm::outs() << kind << array.name << "  "
+                   << describeArray(array.kind, array.shape) << "\n";
+  };
+  show("input   ", *inputs);
+  show("output  ", *outputs);
+  return ExitSuccess;
+}
