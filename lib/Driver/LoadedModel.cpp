@@ -278,31 +278,29 @@ std::string nibble::getNumpyKind(nibble_data_type type) {
   return std::string(1, letter) + std::to_string(type.bits / 8);
 }
 
-std::string nibble::describeArray(StringRef kind, ArrayRef<int64_t> shape) {
-  std::string text;
-  llvm::raw_string_ostream os(text);
+static std::string describeKind(StringRef kind) {
   unsigned size = 0;
   kind.drop_front().getAsInteger(10, size);
+  std::string bits = std::to_string(8 * size);
   switch (kind.front()) {
   case 'i':
-    os << "int" << 8 * size;
-    break;
+    return "int" + bits;
   case 'u':
-    os << "uint" << 8 * size;
-    break;
+    return "uint" + bits;
   case 'f':
-    os << "float" << 8 * size;
-    break;
+    return "float" + bits;
   case 'b':
-    os << "bool";
-    break;
+    return "bool";
   default:
-    os << size << " bytes each ";
+    return "raw" + bits;
   }
-  os << "[";
+}
+
+std::string nibble::describeArray(StringRef kind, ArrayRef<int64_t> shape) {
+  std::string text = describeKind(kind) + "[";
+  llvm::raw_string_ostream os(text);
   llvm::interleaveComma(shape, os);
-  os << "]";
-  return text;
+  return text + "]";
 }
 
 static Expected<llvm::StringMap<int64_t>>
@@ -398,7 +396,7 @@ static Error checkKind(const nibble_value &value, const NpyArray &array) {
     return Error::success();
   return makeError("input '" + array.name + "' is " +
                    describeArray(array.kind, array.shape) +
-                   ", and the model takes " + describeArray(kind, {}));
+                   ", and the model takes " + describeKind(kind));
 }
 
 Expected<std::vector<NpyArray>>

@@ -272,6 +272,27 @@ static void addRun(CLI::App &app, int &exitCode) {
   verb->callback([command, &exitCode] { exitCode = run(*command); });
 }
 
+static void addVerify(CLI::App &app, int &exitCode) {
+  auto command = std::make_shared<VerifyCommand>();
+  CLI::App *verb = app.add_subcommand(
+      "verify", "Compare native code with the reference, op by op");
+  verb->add_option("model", command->input, "The model")->required();
+  addInputArguments(verb, command->arguments);
+  verb->add_option("--target", command->target, "The instruction set")
+      ->capture_default_str();
+  verb->add_option("--tolerance", command->tolerance,
+                   "The largest error of a value: root mean square, relative "
+                   "to the reference")
+      ->capture_default_str();
+  verb->add_flag("--no-cache", command->noCache,
+                 "Compile again, and keep nothing");
+  verb->footer(
+      "Examples:\n"
+      "  $ nibble verify m.onnx --random --dim batch=4\n"
+      "\nExit codes: 0 all values agree, 1 not, or an error, 2 usage.");
+  verb->callback([command, &exitCode] { exitCode = verify(*command); });
+}
+
 static int runCommand(int argc, char **argv) {
   CLI::App app("Nibble, a quantization compiler for ONNX models", "nibble");
   app.require_subcommand(1);
@@ -288,6 +309,7 @@ static int runCommand(int argc, char **argv) {
   addTestOnnx(app, exitCode);
   addCompile(app, exitCode);
   addRun(app, exitCode);
+  addVerify(app, exitCode);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError &error) {

@@ -136,6 +136,20 @@ struct RunCommand {
 /// Runs a model once. What was compiled stays in $XDG_CACHE_HOME/nibble.
 int run(const RunCommand &command);
 
+struct VerifyCommand {
+  std::string input;
+  InputArguments arguments;
+  std::string target = "native";
+  /// The largest root mean square of the differences over that of the
+  /// reference.
+  double tolerance = 1e-3;
+  bool noCache = false;
+};
+
+/// Runs a model by native code and by the reference lowering, compares every
+/// value and names the first op that differs.
+int verify(const VerifyCommand &command);
+
 } // namespace nibble
 
 #endif // NIBBLE_DRIVER_DRIVER_H

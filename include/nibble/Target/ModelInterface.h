@@ -30,6 +30,10 @@ struct ModelInterface {
 /// Fails on values that are no tensors of numbers with a known rank.
 mlir::FailureOr<ModelInterface> readInterface(mlir::ModuleOp module);
 
+/// True for the type of a value that compiled code can take or give: a tensor
+/// of numbers with a known rank. `type` may be null.
+bool isTensorOfNumbers(mlir::Type type);
+
 /// The type of an element as DLPack has it: code, bits. Elements of less than 8
 /// bits take a byte each (ScalarBuilder.h); integers then have that byte's
 /// type.

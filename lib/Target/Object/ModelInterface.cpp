@@ -35,6 +35,11 @@ static std::vector<std::string> getInputNames(func::FuncOp main,
   return names;
 }
 
+bool nibble::isTensorOfNumbers(Type type) {
+  auto tensor = dyn_cast_if_present<RankedTensorType>(type);
+  return tensor && getStoredType(tensor);
+}
+
 static LogicalResult collect(func::FuncOp main, TypeRange types, StringRef kind,
                              const std::vector<std::string> &names,
                              std::vector<ModelInterface::Value> &values) {
@@ -42,11 +47,10 @@ static LogicalResult collect(func::FuncOp main, TypeRange types, StringRef kind,
     std::string name = index < names.size() && !names[index].empty()
                            ? names[index]
                            : (kind + "_" + Twine(index)).str();
-    auto tensor = dyn_cast<RankedTensorType>(type);
-    if (!tensor || !getStoredType(tensor))
+    if (!isTensorOfNumbers(type))
       return main.emitError() << kind << " '" << name << "' of the model is no "
                               << "tensor of numbers with a known rank";
-    values.push_back({std::move(name), tensor});
+    values.push_back({std::move(name), cast<RankedTensorType>(type)});
   }
   return success();
 }
