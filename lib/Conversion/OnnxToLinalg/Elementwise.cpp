@@ -405,6 +405,54 @@ static LogicalResult convertCast(NodeContext &context) {
                                    context.getElementType(0), to, overflow));
 }
 
+/// The bits of an element, an integer as wide as the element.
+static Value getBits(ScalarBuilder &scalar, Value stored, Type element) {
+  unsigned width = element.isInteger(1) ? 8 : element.getIntOrFloatBitWidth();
+  Type bits = scalar.builder.getIntegerType(width);
+  Type type = stored.getType();
+  if (isa<FloatType>(type))
+    return arith::BitcastOp::create(scalar.builder, scalar.loc, bits, stored);
+  if (type.isInteger(1))
+    return arith::ExtUIOp::create(scalar.builder, scalar.loc, bits, stored);
+  if (type != bits)
+    return arith::TruncIOp::create(scalar.builder, scalar.loc, bits, stored);
+  return stored;
+}
+
+/// The stored element that has these bits.
+static Value fromBits(ScalarBuilder &scalar, Value bits, Type element) {
+  Type type = getStoredType(element);
+  if (isa<FloatType>(type))
+    return arith::BitcastOp::create(scalar.builder, scalar.loc, type, bits);
+  if (type.isInteger(1))
+    return arith::CmpIOp::create(scalar.builder, scalar.loc,
+                                 arith::CmpIPredicate::ne, bits,
+                                 scalar.integer(bits.getType(), 0));
+  if (type == bits.getType())
+    return bits;
+  if (isa<FloatType>(element) || element.isUnsignedInteger())
+    return arith::ExtUIOp::create(scalar.builder, scalar.loc, type, bits);
+  return arith::ExtSIOp::create(scalar.builder, scalar.loc, type, bits);
+}
+
+static LogicalResult convertBitCast(NodeContext &context) {
+  RankedTensorType declared = context.getResultType();
+  Type from = context.getElementType(0);
+  if (!declared || !getStoredType(declared) ||
+      getBitWidth(declared.getElementType()) != getBitWidth(from))
+    return context.fail("the result is not known to be a tensor of numbers of "
+                        "the input's width (run --onnx-infer-shapes)");
+  Value x = context.getInput(0);
+  Type to = declared.getElementType();
+  return context.replace(buildElementwise(
+      context.rewriter, context.loc, x,
+      context.rewriter.getMultiDimIdentityMap(declared.getRank()),
+      context.getSizes(x), getStoredType(to),
+      [&](ScalarBuilder &scalar, ValueRange args) {
+        return fromBits(scalar, getBits(scalar, args[0], from), to);
+      }));
+}
+
 //===----------------------------------------------------------------------===//
 // Registration
 //===----------------------------------------------------------------------===//
@@ -516,4 +564,5 @@ void nibble::addElementwiseConversions(NodeConversions &conversions) {
   conversions.add("Clip", 11, convertClip);
   conversions.add("Cast", 1, convertCast);
   conversions.add("CastLike", 15, convertCast);
+  conversions.add("BitCast", 26, convertBitCast);
 }

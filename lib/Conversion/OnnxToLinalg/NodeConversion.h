@@ -118,6 +118,7 @@ void addConvolutionConversions(NodeConversions &conversions);
 void addDetectionConversions(NodeConversions &conversions);
 void addElementwiseConversions(NodeConversions &conversions);
 void addIndexingConversions(NodeConversions &conversions);
+void addLossConversions(NodeConversions &conversions);
 void addMatMulConversions(NodeConversions &conversions);
 void addNormalizationConversions(NodeConversions &conversions);
 void addPadConversions(NodeConversions &conversions);
@@ -130,6 +131,7 @@ void addResizeConversions(NodeConversions &conversions);
 void addSamplingConversions(NodeConversions &conversions);
 void addShapeConversions(NodeConversions &conversions);
 void addSortingConversions(NodeConversions &conversions);
+void addSignalConversions(NodeConversions &conversions);
 
 //===----------------------------------------------------------------------===//
 // What several files use

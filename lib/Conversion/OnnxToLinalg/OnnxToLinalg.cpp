@@ -189,6 +189,7 @@ static const NodeConversions &getConversions() {
     addDetectionConversions(result);
     addElementwiseConversions(result);
     addIndexingConversions(result);
+    addLossConversions(result);
     addMatMulConversions(result);
     addNormalizationConversions(result);
     addPadConversions(result);
@@ -201,6 +202,7 @@ static const NodeConversions &getConversions() {
     addSamplingConversions(result);
     addShapeConversions(result);
     addSortingConversions(result);
+    addSignalConversions(result);
     return result;
   }();
   return conversions;

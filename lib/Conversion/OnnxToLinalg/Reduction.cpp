@@ -262,12 +262,250 @@ static LogicalResult convertDynamicReduce(NodeContext &context,
   if (failed(result))
     return failure();
   return context.replace(*result);
+/// What becomes of a fold of `count` elements.
+static Value finishFold(ScalarBuilder &scalar, const Reduction &reduction,
+                        Value value, Type element, Value count) {
+  scalar.isUnsigned = element.isUnsignedInteger();
+  if (reduction.isMean) {
+    Type i64 = scalar.builder.getI64Type();
+    Value divisor =
+        arith::IndexCastOp::create(scalar.builder, scalar.loc, i64, count);
+    value = scalar.div(value,
+                       scalar.convert(divisor, i64, getComputedType(element)));
+  }
+  return reduction.finish ? reduction.finish(scalar, value) : value;
+}
+
+//===----------------------------------------------------------------------===//
+// Axes that are only known at run time
+//===----------------------------------------------------------------------===//
+
+/// True where the axes are an input that is no constant.
+static bool hasRuntimeAxes(NodeContext &context) {
+  return !context.node.getInts("axes") && context.getNumInputs() > 1 &&
+         !context.isAbsent(1) && !context.getConstantInts(1) &&
+         context.getInputType(1).getRank() == 1 &&
+         context.getInputType(1).getDimSize(0) != 0;
+}
+
+/// For each dimension of the input, whether it is folded.
+static SmallVector<Value> buildFolded(NodeContext &context, int64_t rank) {
+  ConversionPatternRewriter &rewriter = context.rewriter;
+  MLIRContext *mlir = rewriter.getContext();
+  ScalarBuilder outer = context.scalar();
+  Value axes = context.getInput(1);
+  auto toIndex = [](ScalarBuilder &scalar, Value axis) -> Value {
+    return arith::IndexCastOp::create(scalar.builder, scalar.loc,
+                                      scalar.builder.getIndexType(), axis);
+  };
+  AffineExpr d = getAffineDimExpr(0, mlir), a = getAffineDimExpr(1, mlir);
+  using Iterator = utils::IteratorType;
+  Value named = buildReduction(
+      rewriter, context.loc, axes,
+      {AffineMap::get(2, 0, {a}, mlir), AffineMap::get(2, 0, {d}, mlir)},
+      {Iterator::parallel, Iterator::reduction},
+      OpFoldResult(rewriter.getIndexAttr(rank)), outer.boolean(false),
+      [&](ScalarBuilder &scalar, ValueRange args) -> Value {
+        Value loop = linalg::IndexOp::create(scalar.builder, scalar.loc, 0);
+        Value axis = toIndex(scalar, args[0]);
+        Value isNegative = scalar.less(axis, scalar.index(0));
+        Value normal = scalar.select(
+            isNegative, scalar.add(axis, scalar.index(rank)), axis);
+        return arith::OrIOp::create(scalar.builder, scalar.loc, args[1],
+                                    scalar.equal(normal, loop));
+      });
+  Value valid = buildReduction(
+      rewriter, context.loc, axes,
+      {AffineMap::get(1, 0, {d}, mlir), AffineMap::get(1, 0, mlir)},
+      {Iterator::reduction}, {}, outer.boolean(true),
+      [&](ScalarBuilder &scalar, ValueRange args) -> Value {
+        Value axis = toIndex(scalar, args[0]);
+        Value inRange =
+            arith::AndIOp::create(scalar.builder, scalar.loc,
+                                  scalar.lessEqual(scalar.index(-rank), axis),
+                                  scalar.less(axis, scalar.index(rank)));
+        return arith::AndIOp::create(scalar.builder, scalar.loc, args[1],
+                                     inRange);
+      });
+  context.check(
+      tensor::ExtractOp::create(rewriter, context.loc, valid, ValueRange()),
+      "an axis is out of range");
+  Value count = context.toValue(getSize(rewriter, context.loc, axes, 0));
+  Value foldsAll = context.node.getInt("noop_with_empty_axes", 0)
+                       ? outer.boolean(false)
+                       : outer.equal(count, outer.index(0));
+  SmallVector<Value> folded;
+  for (int64_t axis = 0; axis < rank; ++axis) {
+    Value isNamed = tensor::ExtractOp::create(rewriter, context.loc, named,
+                                              outer.index(axis));
+    folded.push_back(
+        arith::OrIOp::create(rewriter, context.loc, isNamed, foldsAll));
+  }
+  return folded;
+}
+
+namespace {
+/// How the elements that are folded into one lie in the input: element `o` of
+/// the result has those at o + w for all w in the window, as in a pooling.
+struct FoldWindow {
+  Sizes result, window;
+};
+} // namespace
+
+static FoldWindow getFoldWindow(NodeContext &context, Value x,
+                                ArrayRef<Value> folded) {
+  ScalarBuilder scalar = context.scalar();
+  FoldWindow sizes;
+  for (auto [size, isFolded] : llvm::zip(context.getSizes(x), folded)) {
+    Value all = context.toValue(size), one = scalar.index(1);
+    sizes.result.push_back(scalar.select(isFolded, one, all));
+    sizes.window.push_back(scalar.select(isFolded, all, one));
+  }
+  return sizes;
+}
+
+/// Folds the window; dimensions stay. `body` gets an element, the element of
+/// `other` (where it is not null) and the value so far.
+static Value
+buildWindowFold(NodeContext &context, Value x, Value other,
+                const FoldWindow &sizes, Value initial,
+                function_ref<Value(ScalarBuilder &, ValueRange)> body) {
+  ConversionPatternRewriter &rewriter = context.rewriter;
+  MLIRContext *mlir = rewriter.getContext();
+  int64_t rank = sizes.result.size();
+  SmallVector<AffineExpr> source, window, result;
+  for (int64_t axis = 0; axis < rank; ++axis) {
+    result.push_back(getAffineDimExpr(axis, mlir));
+    window.push_back(getAffineDimExpr(rank + axis, mlir));
+    source.push_back(result.back() + window.back());
+  }
+  SmallVector<utils::IteratorType> iterators(rank,
+                                             utils::IteratorType::parallel);
+  iterators.append(rank, utils::IteratorType::reduction);
+  // Nobody reads the window; it gives the loops their sizes.
+  Value shape = tensor::EmptyOp::create(rewriter, context.loc, sizes.window,
+                                        rewriter.getI8Type());
+  auto map = [&](ArrayRef<AffineExpr> exprs) {
+    return AffineMap::get(2 * rank, 0, exprs, mlir);
+  };
+  SmallVector<Value> inputs{x, shape};
+  SmallVector<AffineMap> maps{map(source), map(window)};
+  if (other) {
+    inputs.push_back(other);
+    maps.push_back(map(result));
+  }
+  maps.push_back(map(result));
+  return buildReduction(rewriter, context.loc, inputs, maps, iterators,
+                        sizes.result, initial,
+                        [&](ScalarBuilder &scalar, ValueRange args) {
+                          SmallVector<Value> used{args[0]};
+                          llvm::append_range(used, args.drop_front(2));
+                          return body(scalar, used);
+                        });
+}
+
+/// Takes the folded dimensions of `tensor` out where the node asks for it.
+static LogicalResult replaceFolded(NodeContext &context, Value tensor,
+                                   ArrayRef<Value> folded) {
+  if (context.node.getInt("keepdims", 1))
+    return context.replace(tensor);
+  RankedTensorType declared = context.getResultType();
+  if (!declared)
+    return context.fail("the axes must be constant, or the rank of its output "
+                        "known");
+  ScalarBuilder scalar = context.scalar();
+  Value position = scalar.index(0), one = scalar.index(1);
+  SmallVector<Value> kept(declared.getRank(), one);
+  for (auto [size, isFolded] : llvm::zip(context.getSizes(tensor), folded)) {
+    for (auto [i, value] : llvm::enumerate(kept)) {
+      Value isHere = scalar.select(isFolded, scalar.boolean(false),
+                                   scalar.equal(position, scalar.index(i)));
+      value = scalar.select(isHere, context.toValue(size), value);
+    }
+    position =
+        scalar.add(position, scalar.select(isFolded, scalar.index(0), one));
+  }
+  context.check(scalar.equal(position, scalar.index(declared.getRank())),
+                "its axes leave another rank than the model says");
+  return context.replace(
+      buildReshape(context, tensor, getAsOpFoldResult(kept)));
+}
+
+static LogicalResult convertRuntimeReduce(NodeContext &context,
+                                          const Reduction &reduction) {
+  RankedTensorType type = context.getInputType(0);
+  Type element = type.getElementType(), computed = getComputedType(element);
+  Value x = context.getInput(0);
+  SmallVector<Value> folded = buildFolded(context, type.getRank());
+  FoldWindow sizes = getFoldWindow(context, x, folded);
+  bool isUnsigned = element.isUnsignedInteger() || element.isInteger(1);
+  Value result =
+      buildWindowFold(context, x, /*other=*/{}, sizes,
+                      getInitial(context, reduction.initial, element),
+                      [&](ScalarBuilder &scalar, ValueRange args) {
+                        scalar.isUnsigned = isUnsigned;
+                        Value value = scalar.decode(args[0], element);
+                        if (reduction.prepare)
+                          value = reduction.prepare(scalar, value);
+                        return (scalar.*reduction.combine)(args[1], value);
+                      });
+  ScalarBuilder outer = context.scalar();
+  Value count = outer.index(1);
+  for (OpFoldResult size : sizes.window)
+    count = outer.mul(count, context.toValue(size));
+  auto resultType = RankedTensorType::get(
+      cast<RankedTensorType>(result.getType()).getShape(), computed);
+  result = buildBroadcast(context, result, resultType, element,
+                          [&](ScalarBuilder &scalar, ValueRange args) {
+                            return finishFold(scalar, reduction, args[0],
+                                              element, count);
+                          });
+  return replaceFolded(context, result, folded);
+}
+
+static LogicalResult convertRuntimeLogSumExp(NodeContext &context) {
+  RankedTensorType type = context.getInputType(0);
+  Type element = type.getElementType(), computed = getComputedType(element);
+  if (!isa<FloatType>(computed))
+    return context.fail("expects floats");
+  Value x = context.getInput(0);
+  SmallVector<Value> folded = buildFolded(context, type.getRank());
+  FoldWindow sizes = getFoldWindow(context, x, folded);
+  ScalarBuilder outer = context.scalar();
+  Value maxima = buildWindowFold(
+      context, x, /*other=*/{}, sizes, outer.lowest(element),
+      [&](ScalarBuilder &scalar, ValueRange args) {
+        return scalar.max(args[1], scalar.decode(args[0], element));
+      });
+  // A maximum that is infinite is not subtracted.
+  auto getShift = [&](ScalarBuilder &scalar, Value maximum) {
+    Value infinite =
+        scalar.equal(scalar.abs(maximum), scalar.infinity(computed, false));
+    return scalar.select(infinite, scalar.constant(computed, 0), maximum);
+  };
+  Value sums = buildWindowFold(
+      context, x, maxima, sizes, outer.constant(computed, 0),
+      [&](ScalarBuilder &scalar, ValueRange args) {
+        Value shifted = scalar.sub(scalar.decode(args[0], element),
+                                   getShift(scalar, args[1]));
+        return scalar.add(args[2], exponential(scalar, shifted));
+      });
+  auto sumsType = cast<RankedTensorType>(sums.getType());
+  Value result =
+      buildBroadcast(context, {sums, maxima}, {sumsType, sumsType}, element,
+                     [&](ScalarBuilder &scalar, ValueRange args) {
+                       return scalar.add(logarithm(scalar, args[0]),
+                                         getShift(scalar, args[1]));
+                     });
+  return replaceFolded(context, result, folded);
 }
 
 static LogicalResult convertReduce(NodeContext &context,
                                    const Reduction &reduction) {
   if (hasDynamicAxes(context))
     return convertDynamicReduce(context, reduction);
+  if (hasRuntimeAxes(context))
+    return convertRuntimeReduce(context, reduction);
   RankedTensorType type = context.getInputType(0);
   Type element = type.getElementType();
   FailureOr<Axes> axes = getAxes(context, type.getRank());
@@ -278,6 +516,14 @@ static LogicalResult convertReduce(NodeContext &context,
   Value folded = buildFold(context, x, element, *axes, reduction);
   Value result = finishReduction(
       context, folded, countFolded(context, x, *axes), element, reduction);
+  Value count = countFolded(context, x, *axes);
+  auto foldedType = RankedTensorType::get(
+      cast<RankedTensorType>(folded.getType()).getShape(), computed);
+  Value result = buildBroadcast(context, folded, foldedType, element,
+                                [&](ScalarBuilder &scalar, ValueRange args) {
+                                  return finishFold(scalar, reduction, args[0],
+                                                    element, count);
+                                });
   if (keep && !axes->empty())
     result = buildReshape(context, result, dropAxes(context, x, *axes, true));
   return context.replace(result);
@@ -404,6 +650,8 @@ static LogicalResult convertReduceLogSumExp(NodeContext &context) {
   if (hasDynamicAxes(context) &&
       isa<FloatType>(getComputedType(context.getElementType(0))))
     return convertDynamicLogSumExp(context);
+  if (hasRuntimeAxes(context))
+    return convertRuntimeLogSumExp(context);
   RankedTensorType type = context.getInputType(0);
   Type element = type.getElementType(), computed = getComputedType(element);
   FailureOr<Axes> axes = getAxes(context, type.getRank());
