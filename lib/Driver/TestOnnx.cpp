@@ -25,6 +25,7 @@
 #include "llvm/ADT/ScopeExit.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FileSystem.h"
+#include "llvm/Support/Format.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/JSON.h"
 #include "llvm/Support/MemoryBuffer.h"
@@ -173,7 +174,9 @@ static std::string findDifference(const HostTensor &actual,
          std::abs(a - e) <= tolerance.atol + tolerance.rtol * std::abs(e)))
       continue;
     if (different++ == 0)
-      first = llvm::formatv("element {0} is {1}, not {2}", i, a, e).str();
+      llvm::raw_string_ostream(first)
+          << "element " << i << " is " << llvm::format("%.9g", a) << ", not "
+          << llvm::format("%.9g", e);
   }
   if (different == 0)
     return "";

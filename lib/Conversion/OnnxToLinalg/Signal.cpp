@@ -100,15 +100,15 @@ namespace {
 /// A discrete Fourier transform by its definition:
 ///   y[k] = factor · Σ x[n] · exp(∓2πi·k·n / length)
 struct Transform {
-  /// Of all loops of the result but the last, which is over the real and the
-  /// imaginary part.
+  /// Of all loops of the result but the last, which is over the real and,
+  /// unless only that is asked for, the imaginary part.
   Sizes sizes;
-  /// Which of them is k.
-  int64_t axis;
+  int64_t parts;
   Value length;
   bool isInverse;
-  /// {real, imaginary} of x[n], which may be zero, in f64. `loops` are those of
-  /// the result.
+  /// k, which is one of the result's loops.
+  function_ref<Value(ScalarBuilder &, ValueRange loops)> getFrequency;
+  /// {real, imaginary} of x[n], which may be zero, in f64.
   function_ref<std::pair<Value, Value>(ScalarBuilder &, ValueRange loops,
                                        Value n)>
       fetch;
@@ -130,7 +130,7 @@ static Value buildTable(NodeContext &context, Value length, bool isSine) {
       });
 }
 
-/// [sizes…, 2] of `element`.
+/// [sizes…, parts] of `element`.
 static Value buildTransform(NodeContext &context, const Transform &transform,
                             Type element) {
   ConversionPatternRewriter &rewriter = context.rewriter;
@@ -139,7 +139,7 @@ static Value buildTransform(NodeContext &context, const Transform &transform,
   Value cosines = buildTable(context, transform.length, false);
   Value sines = buildTable(context, transform.length, true);
   Sizes sizes(transform.sizes);
-  sizes.push_back(rewriter.getIndexAttr(2));
+  sizes.push_back(rewriter.getIndexAttr(transform.parts));
   int64_t rank = sizes.size();
   SmallVector<AffineExpr> exprs;
   for (int64_t i = 0; i < rank; ++i)
@@ -159,10 +159,11 @@ static Value buildTransform(NodeContext &context, const Transform &transform,
           loops.push_back(
               linalg::IndexOp::create(scalar.builder, scalar.loc, i));
         Value n = loops[rank], part = loops[rank - 1];
-        auto [real, imaginary] =
-            transform.fetch(scalar, ArrayRef(loops).take_front(rank - 1), n);
+        ArrayRef<Value> outer = ArrayRef(loops).take_front(rank - 1);
+        auto [real, imaginary] = transform.fetch(scalar, outer, n);
         Value position = arith::RemUIOp::create(
-            scalar.builder, scalar.loc, scalar.mul(loops[transform.axis], n),
+            scalar.builder, scalar.loc,
+            scalar.mul(transform.getFrequency(scalar, outer), n),
             transform.length);
         Value cosine = tensor::ExtractOp::create(scalar.builder, scalar.loc,
                                                  cosines, position);
@@ -204,6 +205,51 @@ static std::pair<Value, Value> extractComplex(ScalarBuilder &scalar, Value x,
   return {at(0), isComplex ? at(1) : number(scalar, 0)};
 }
 
+namespace {
+/// The dimension that a DFT goes over, which may only be known at run time.
+struct TransformAxis {
+  std::optional<int64_t> known;
+  Value atRunTime;
+
+  /// `inside` where `axis` is the one, else `outside`.
+  Value choose(ScalarBuilder &scalar, int64_t axis, Value inside,
+               Value outside) const {
+    if (known)
+      return axis == *known ? inside : outside;
+    return scalar.select(scalar.equal(atRunTime, scalar.index(axis)), inside,
+                         outside);
+  }
+};
+} // namespace
+
+/// The axis of a node whose input has `rank` dimensions, the last of which
+/// holds the parts of a number.
+static FailureOr<TransformAxis> getTransformAxis(NodeContext &context,
+                                                 int64_t rank) {
+  TransformAxis axis;
+  if (context.version >= 20 && isGiven(context, 2) &&
+      !getConstantSize(context, 2)) {
+    ScalarBuilder scalar = context.scalar();
+    Value given = extractSize(context, 2);
+    axis.atRunTime =
+        scalar.select(scalar.less(given, scalar.index(0)),
+                      scalar.add(given, scalar.index(rank)), given);
+    Value inRange = arith::AndIOp::create(
+        context.rewriter, context.loc,
+        scalar.lessEqual(scalar.index(0), axis.atRunTime),
+        scalar.less(axis.atRunTime, scalar.index(rank - 1)));
+    context.check(inRange, "its axis is out of range");
+    return axis;
+  }
+  int64_t given = context.node.getInt("axis", 1);
+  if (context.version >= 20)
+    given = isGiven(context, 2) ? *getConstantSize(context, 2) : -2;
+  axis.known = normalizeAxis(given, rank);
+  if (!axis.known || *axis.known == rank - 1)
+    return context.fail("its axis is out of range");
+  return axis;
+}
+
 static LogicalResult convertDFT(NodeContext &context) {
   RankedTensorType type = context.getInputType(0);
   Type element = type.getElementType();
@@ -212,53 +258,65 @@ static LogicalResult convertDFT(NodeContext &context) {
   bool oneSided = context.node.getInt("onesided", 0) != 0;
   if (!isa<FloatType>(element) || rank < 2)
     return context.fail("expects floats [batch, …, 1 or 2]");
-  std::optional<int64_t> given = context.node.getInt("axis", 1);
-  if (context.version >= 20)
-    given = isGiven(context, 2) ? getConstantSize(context, 2)
-                                : std::optional<int64_t>(-2);
   int64_t parts = type.getShape().back();
-  if (ShapedType::isDynamic(parts))
+  if (parts != 1 && parts != 2)
     return context.fail("whether its numbers are complex must be known: the "
                         "last dimension must be 1 or 2");
-  if (isInverse && oneSided)
-    return context.fail("the inverse of a one-sided transform has no "
-                        "conversion");
+  auto axis = getTransformAxis(context, rank);
+  if (failed(axis))
+    return failure();
   Value x = context.getInput(0);
   ScalarBuilder outer = context.scalar();
-  // An axis that is an input may be known by the result's shape only where
-  // there is one axis to choose.
-  if (!given && rank == 3)
-    given = 1;
-  if (!given)
-    return context.fail("its axis must be constant");
-  std::optional<int64_t> axis = normalizeAxis(*given, rank);
-  if (!axis || *axis == rank - 1)
-    return context.fail("its axis is out of range");
-
   Sizes sizes = context.getSizes(x);
   sizes.pop_back();
-  Value held = context.toValue(sizes[*axis]);
-  Value length = isGiven(context, 1) ? extractSize(context, 1) : held;
+  Value held = outer.index(0);
+  for (auto [i, size] : llvm::enumerate(sizes))
+    held = axis->choose(outer, i, context.toValue(size), held);
+  // The inverse of a one-sided transform gets the first half of the spectrum.
+  bool mirrors = isInverse && oneSided;
+  Value length = held;
+  if (isGiven(context, 1))
+    length = extractSize(context, 1);
+  else if (mirrors)
+    length = outer.mul(outer.sub(held, outer.index(1)), outer.index(2));
   context.check(outer.less(outer.index(0), length),
                 "its length is not positive");
-  OpFoldResult outputs =
-      isGiven(context, 1) ? OpFoldResult(length) : sizes[*axis];
-  if (oneSided)
+  Value outputs = length;
+  if (oneSided && !isInverse)
     outputs = outer.add(outer.div(length, outer.index(2)), outer.index(1));
-  sizes[*axis] = outputs;
-  // Past the end of the signal there are zeros.
+  for (auto [i, size] : llvm::enumerate(sizes))
+    if (!axis->known || axis->known == static_cast<int64_t>(i))
+      size = axis->choose(outer, i, outputs, context.toValue(size));
+
+  auto getFrequency = [&](ScalarBuilder &scalar, ValueRange loops) {
+    Value frequency = loops.front();
+    for (auto [i, loop] : llvm::enumerate(loops))
+      frequency = axis->choose(scalar, i, loop, frequency);
+    return frequency;
+  };
+  // Past the end of the signal there are zeros; the second half of a real
+  // signal's spectrum is the first half's conjugate.
   auto fetch = [&](ScalarBuilder &scalar, ValueRange loops, Value n) {
-    SmallVector<Value> indices(loops);
-    Value inside = scalar.less(n, held);
-    indices[*axis] = scalar.select(inside, n, scalar.index(0));
+    Value position = n, isSecondHalf = scalar.boolean(false);
+    if (mirrors) {
+      isSecondHalf = scalar.less(scalar.div(length, scalar.index(2)), n);
+      position = scalar.select(isSecondHalf, scalar.sub(length, n), n);
+    }
+    Value inside = scalar.less(position, held);
+    position = scalar.select(inside, position, scalar.index(0));
+    SmallVector<Value> indices;
+    for (auto [i, loop] : llvm::enumerate(loops))
+      indices.push_back(axis->choose(scalar, i, position, loop));
     auto [real, imaginary] =
         extractComplex(scalar, x, element, parts == 2, indices);
+    imaginary = scalar.select(isSecondHalf, scalar.neg(imaginary), imaginary);
     Value zero = number(scalar, 0);
     return std::make_pair(scalar.select(inside, real, zero),
                           scalar.select(inside, imaginary, zero));
   };
-  return context.replace(buildTransform(
-      context, Transform{sizes, *axis, length, isInverse, fetch}, element));
+  Transform transform{sizes,     mirrors ? 1 : 2, length,
+                      isInverse, getFrequency,    fetch};
+  return context.replace(buildTransform(context, transform, element));
 }
 
 /// Frames [batch, frame, k, 2] of a signal [batch, length, 1 or 2].
@@ -315,8 +373,12 @@ static LogicalResult convertSTFT(NodeContext &context) {
   };
   Sizes sizes{getSize(context.rewriter, context.loc, signal, 0), frames,
               outputs};
-  return context.replace(buildTransform(
-      context, Transform{sizes, 2, size, /*isInverse=*/false, fetch}, element));
+  auto getFrequency = [](ScalarBuilder &, ValueRange loops) {
+    return loops[2];
+  };
+  Transform transform{sizes,        /*parts=*/2, size, /*isInverse=*/false,
+                      getFrequency, fetch};
+  return context.replace(buildTransform(context, transform, element));
 }
 
 //===----------------------------------------------------------------------===//

@@ -6,6 +6,7 @@
 
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
 #include "nibble/Dialect/Onnx/Transforms/Passes.h"
+#include "nibble/Dialect/Onnx/Transforms/ShapeInference.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/BuiltinOps.h"
@@ -136,6 +137,9 @@ private:
       if (failed(inlineCall(node, callee->second, depth + 1, candidates)))
         return failure();
     }
+    Block &block = func.getBody().front();
+    func.setType(FunctionType::get(&getContext(), block.getArgumentTypes(),
+                                   block.getTerminator()->getOperandTypes()));
     return success();
   }
 
@@ -184,6 +188,10 @@ private:
     for (auto [index, result] : llvm::enumerate(call.getResults())) {
       Value value = mapping.lookupOrDefault(results[index]);
       renameOutput(value, cast<StringAttr>(call.getOutputs()[index]));
+      // What the model says of the call's result holds for the copy's.
+      Type refined = refineTypes(value.getType(), result.getType());
+      if (refined && value.getDefiningOp<NodeOp>())
+        value.setType(refined);
       result.replaceAllUsesWith(value);
     }
     call.erase();
