@@ -80,9 +80,27 @@ TypedTensor nibble::transpose(NodeContext &context, const TypedTensor &tensor,
   return result;
 }
 
+/// The tensor with all that its dimensions and its type say of its shape.
+static TypedTensor refine(NodeContext &context, const TypedTensor &tensor) {
+  TypedTensor result = tensor;
+  auto type = cast<RankedTensorType>(tensor.tensor.getType());
+  SmallVector<int64_t> shape;
+  for (auto [dimension, size] : llvm::zip(result.dimensions, type.getShape())) {
+    if (!dimension.isStatic() && !ShapedType::isDynamic(size))
+      dimension = {size, {}};
+    shape.push_back(dimension.size);
+  }
+  auto refined = RankedTensorType::get(shape, type.getElementType());
+  if (refined != type)
+    result.tensor = tensor::CastOp::create(context.rewriter, context.loc,
+                                           refined, tensor.tensor);
+  return result;
+}
+
 FailureOr<TypedTensor> nibble::splitDimension(NodeContext &context,
-                                              const TypedTensor &tensor,
+                                              const TypedTensor &given,
                                               int64_t axis, int64_t outer) {
+  TypedTensor tensor = refine(context, given);
   Dimension whole = tensor.dimensions[axis];
   if (outer < 1 || (whole.isStatic() && whole.size % outer != 0))
     return context.fail("cannot split a dimension of " + Twine(whole.size) +
@@ -117,16 +135,10 @@ FailureOr<TypedTensor> nibble::splitDimension(NodeContext &context,
   SmallVector<int64_t> shape;
   SmallVector<Value> dynamic;
   dispatchIndexOpFoldResults(sizes, dynamic, shape);
-  // The dimensions that are known must be those of the operand's type.
-  Value source = tensor.tensor;
-  auto operandType = RankedTensorType::get(tensor.getType().getShape(),
-                                           getStoredElement(tensor.tensor));
-  if (operandType != source.getType())
-    source = tensor::CastOp::create(builder, context.loc, operandType, source);
   result.tensor = tensor::ExpandShapeOp::create(
       builder, context.loc,
-      RankedTensorType::get(shape, getStoredElement(tensor.tensor)), source,
-      groups, sizes);
+      RankedTensorType::get(shape, getStoredElement(tensor.tensor)),
+      tensor.tensor, groups, sizes);
   return result;
 }
 
