@@ -6,6 +6,7 @@
 
 #include "nibble/Pipelines/Reference.h"
 
+#include "nibble/Conversion/OnnxToNibble.h"
 #include "nibble/Conversion/Passes.h"
 #include "nibble/Dialect/Onnx/Transforms/Passes.h"
 
@@ -28,6 +29,7 @@ void nibble::buildReferenceTensorPipeline(OpPassManager &passes,
   passes.addPass(onnx::createOnnxInlineFunctions());
   passes.addPass(onnx::createOnnxInferShapes());
   passes.addPass(onnx::createOnnxFoldConstants());
+  passes.addPass(createConvertOnnxToNibble());
   // {func, onnx, nibble}
   passes.addPass(createConvertOnnxToLinalg());
   // {func, linalg, math, scf, tensor, arith, nibble}

@@ -137,10 +137,35 @@ static bool isQuantizedMatrix(NodeContext &context, unsigned input) {
   return isQuantized(type) && type.getRank() == 2;
 }
 
+/// The quantized matrix of which `value` is the transpose, or null.
+static Value getTransposedWeight(Value value) {
+  auto node = value.getDefiningOp<NodeOp>();
+  if (!node || !node.isOnnx("Transpose"))
+    return {};
+  Value weight = node.getInput(0);
+  auto type = dyn_cast_if_present<RankedTensorType>(weight.getType());
+  auto order = node.getInts("perm");
+  bool swaps = !order || (order->size() == 2 && (*order)[0] == 1);
+  return type && isQuantized(type) && type.getRank() == 2 && swaps ? weight
+                                                                   : Value();
+}
+
 static LogicalResult convertMatMul(NodeContext &context) {
   RankedTensorType lhs = context.getInputType(0), rhs = context.getInputType(1);
+  if (Value weight = getTransposedWeight(context.node.getInput(1));
+      weight && lhs.getRank() >= 1 &&
+      lhs.getElementType() == rhs.getElementType()) {
+    checkInner(context, context.getInput(0), lhs, context.getInput(1), rhs);
+    auto product = MatmulOp::create(
+        context.rewriter, context.loc, context.getInput(0), weight,
+        /*bias=*/Value(), TypeAttr::get(context.rewriter.getF32Type()),
+        context.rewriter.getUnitAttr());
+    return context.replace(product.getResult());
+  }
   if (isQuantizedMatrix(context, 1) && lhs.getRank() >= 1 &&
       lhs.getElementType() == rhs.getElementType()) {
+    checkInner(context, context.getInput(0), lhs, context.node.getInput(1),
+               rhs);
     auto product =
         MatmulOp::create(context.rewriter, context.loc, context.getInput(0),
                          context.node.getInput(1), /*bias=*/Value(),

@@ -124,6 +124,8 @@ void addNormalizationConversions(NodeConversions &conversions);
 void addPadConversions(NodeConversions &conversions);
 void addPoolingConversions(NodeConversions &conversions);
 void addQLinearConversions(NodeConversions &conversions);
+void addMicrosoftAttentionConversions(NodeConversions &conversions);
+void addMicrosoftMatMulConversions(NodeConversions &conversions);
 void addQuantizationConversions(NodeConversions &conversions);
 void addRecurrentConversions(NodeConversions &conversions);
 void addReductionConversions(NodeConversions &conversions);
@@ -189,6 +191,14 @@ mlir::FailureOr<mlir::Value> subtractZeroPoint(NodeContext &context,
 mlir::Value buildLinearCode(ScalarBuilder &scalar, mlir::Value quotient,
                             mlir::Value zero, mlir::Type zeroType,
                             mlir::Type element, Overflow overflow);
+
+/// What DynamicQuantizeLinear gives: codes, one scale and one zero point.
+struct DynamicCodes {
+  mlir::Value codes, scale, zero;
+  mlir::Type codeType;
+};
+DynamicCodes buildDynamicCodes(NodeContext &context, mlir::Value x,
+                               mlir::RankedTensorType type);
 
 /// The matrix product over the last two dimensions of tensors of rank at least
 /// 2 of computed numbers, the others broadcast. Sums go in ascending order.

@@ -195,6 +195,8 @@ static const NodeConversions &getConversions() {
     addPadConversions(result);
     addPoolingConversions(result);
     addQLinearConversions(result);
+    addMicrosoftAttentionConversions(result);
+    addMicrosoftMatMulConversions(result);
     addQuantizationConversions(result);
     addRecurrentConversions(result);
     addReductionConversions(result);

@@ -210,8 +210,8 @@ static Value reduceAll(NodeContext &context, Value tensor,
                         });
 }
 
-static LogicalResult convertDynamicQuantizeLinear(NodeContext &context) {
-  Value x = context.getInput(0);
+DynamicCodes nibble::buildDynamicCodes(NodeContext &context, Value x,
+                                       RankedTensorType type) {
   Value low = reduceAll(context, x, &ScalarBuilder::min);
   Value high = reduceAll(context, x, &ScalarBuilder::max);
   MLIRContext *mlirContext = context.rewriter.getContext();
@@ -236,14 +236,19 @@ static LogicalResult convertDynamicQuantizeLinear(NodeContext &context) {
                                                        u8, Overflow::Saturate);
                               });
   auto zeroType = RankedTensorType::get({}, u8);
-  Value codes = buildBroadcast(context, {x, scale, zero},
-                               {context.getInputType(0), scalarType, zeroType},
-                               u8, [&](ScalarBuilder &scalar, ValueRange args) {
-                                 return buildLinearCode(
-                                     scalar, scalar.div(args[0], args[1]),
-                                     args[2], u8, u8, Overflow::Saturate);
-                               });
-  return context.replace({codes, scale, zero});
+  Value codes = buildBroadcast(
+      context, {x, scale, zero}, {type, scalarType, zeroType}, u8,
+      [&](ScalarBuilder &scalar, ValueRange args) {
+        return buildLinearCode(scalar, scalar.div(args[0], args[1]), args[2],
+                               u8, u8, Overflow::Saturate);
+      });
+  return {codes, scale, zero, u8};
+}
+
+static LogicalResult convertDynamicQuantizeLinear(NodeContext &context) {
+  DynamicCodes result =
+      buildDynamicCodes(context, context.getInput(0), context.getInputType(0));
+  return context.replace({result.codes, result.scale, result.zero});
 }
 
 void nibble::addQuantizationConversions(NodeConversions &conversions) {
