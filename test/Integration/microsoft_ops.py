@@ -200,6 +200,89 @@ add_rotary("part of a head", normal(2, 5, 32), POSITIONS, half=2, num_heads=4,
            rotary_embedding_dim=4)
 
 
+# ===--- Products with quantized matrices ---===
+
+
+def pack(codes, bits):
+    """Codes packed along the last dimension, the first in the lowest bits."""
+    per_byte = 8 // bits
+    padded = np.zeros((*codes.shape[:-1], -(-codes.shape[-1] // per_byte) * per_byte), np.uint8)
+    padded[..., :codes.shape[-1]] = codes
+    parts = padded.reshape(*padded.shape[:-1], -1, per_byte)
+    shifts = (np.arange(per_byte) * bits).astype(np.uint8)
+    return np.bitwise_or.reduce(parts << shifts, axis=-1).astype(np.uint8)
+
+
+def add_bits(name, rows, k, n, block, bits=4, zeros=None, groups=False, bias=False,
+             constant=True, kind=np.float32):
+    blocks = -(-k // block)
+    limit = 1 << bits
+    inputs = {"A": normal(2, rows, k, kind=kind),
+              "B": pack(RNG.integers(0, limit, (n, blocks, block)).astype(np.uint8), bits),
+              "scales": (RNG.random((n, blocks)) * 0.1 + 0.01).astype(kind)}
+    if zeros == "packed":
+        inputs["zero_points"] = pack(RNG.integers(0, limit, (n, blocks)).astype(np.uint8), bits)
+    elif zeros == "float":
+        inputs["zero_points"] = (RNG.random((n, blocks)) * limit).astype(kind)
+    elif groups or bias:
+        inputs["zero_points"] = None
+    if groups:
+        inputs["g_idx"] = RNG.integers(0, blocks, k).astype(np.int32)
+    elif bias:
+        inputs["g_idx"] = None
+    if bias:
+        inputs["bias"] = normal(n, kind=kind)
+    add(f"matmul of {bits} bits: {name}", "MatMulNBits", inputs, ["Y"], rtol=2e-3, atol=2e-3,
+        constants=("B", "scales", "zero_points", "g_idx") if constant else (),
+        K=k, N=n, bits=bits, block_size=block)
+
+
+for constant in (True, False):
+    what = "constant" if constant else "computed"
+    add_bits(what, 3, 64, 8, 32, constant=constant)
+    add_bits(f"{what}, last block short", 3, 50, 5, 16, zeros="packed", constant=constant)
+    add_bits(f"{what}, 8 bits", 1, 64, 8, 32, bits=8, zeros="packed", constant=constant)
+    add_bits(f"{what}, zero points of floats", 1, 64, 8, 32, zeros="float", constant=constant)
+    add_bits(f"{what}, bias", 1, 64, 8, 32, bias=True, constant=constant)
+    add_bits(f"{what}, permuted", 3, 64, 8, 16, groups=True, constant=constant)
+    add_bits(f"{what}, 2 bits", 1, 64, 8, 32, bits=2, zeros="packed", constant=constant)
+
+for constant in (True, False):
+    for kind in (0, 1):
+        add(f"matmul of four-bit floats {kind} {constant}", "MatMulBnb4",
+            {"A": normal(3, 64), "B": RNG.integers(0, 256, 64 * 7 // 2).astype(np.uint8),
+             "absmax": RNG.random(-(-64 * 7 // 32)).astype(np.float32)}, ["Y"],
+            constants=("B", "absmax") if constant else (), K=64, N=7, block_size=32,
+            quant_type=kind)
+    for bits in (4, 8):
+        for zeros in (True, False):
+            inputs = {"data": pack(RNG.integers(0, 1 << bits, (9, 64)).astype(np.uint8), bits),
+                      "indices": np.array([[0, 8, 3], [-1, 2, -9]], np.int64),
+                      "scales": RNG.random((9, 4)).astype(np.float32)}
+            if zeros:
+                inputs["zero_points"] = pack(
+                    RNG.integers(0, 1 << bits, (9, 4)).astype(np.uint8), bits)
+            add(f"rows of a table of {bits} bits {zeros} {constant}", "GatherBlockQuantized",
+                inputs, ["output"], bits=bits, block_size=16, gather_axis=0, quantize_axis=1,
+                constants=("data", "scales", "zero_points") if constant else ())
+
+for columns in (False, True):
+    per_column = (6,) if columns else ()
+    scale = np.asarray(RNG.random(per_column) * 0.1 + 0.01, np.float32)
+    weight = RNG.integers(0, 256, (16, 6)).astype(np.uint8)
+    zero = np.asarray(RNG.integers(100, 150, per_column), np.uint8)
+    add(f"dynamically quantized product {columns}", "DynamicQuantizeMatMul",
+        {"A": normal(2, 3, 16), "B": weight, "b_scale": scale, "b_zero_point": zero,
+         "bias": normal(6)}, ["Y"], constants=("B",))
+    add(f"dynamically quantized product, signed {columns}", "DynamicQuantizeMatMul",
+        {"A": normal(3, 16), "B": (weight.astype(int) - 128).astype(np.int8),
+         "b_scale": scale}, ["Y"])
+    add(f"product of integers to floats {columns}", "MatMulIntegerToFloat",
+        {"A": RNG.integers(0, 256, (2, 3, 16)).astype(np.uint8), "B": weight,
+         "a_scale": np.float32(0.03), "b_scale": scale,
+         "a_zero_point": np.uint8(120), "b_zero_point": zero, "bias": normal(6)}, ["Y"])
+
+
 # ===--- Running ---===
 
 
@@ -210,12 +293,16 @@ def make_model(case):
         if array is None:
             continue
         if name in case.constants:
-            initializers.append(numpy_helper.from_array(array, name))
+            initializers.append(numpy_helper.from_array(np.asarray(array), name))
             continue
         kind = helper.np_dtype_to_tensor_dtype(array.dtype)
         shape = [f"{name}_{axis}" for axis in range(array.ndim)]
         # What a head's size follows from is never dynamic.
-        if array.dtype.kind == "f" and array.ndim >= 3:
+        if "MatMul" in case.op:
+            shape = [*shape[:-1], array.shape[-1]] if name == "A" else array.shape
+        elif case.op == "GatherBlockQuantized" and name != "indices":
+            shape = array.shape
+        elif array.dtype.kind == "f" and array.ndim >= 3:
             shape[-1] = array.shape[-1]
             if array.ndim > 3:
                 shape[1:-2] = array.shape[1:-2]
@@ -238,7 +325,7 @@ def run_onnxruntime(case, model):
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(model.SerializeToString(), options,
                                            providers=["CPUExecutionProvider"])
-    given = {value.name: case.inputs[value.name] for value in session.get_inputs()}
+    given = {value.name: np.asarray(case.inputs[value.name]) for value in session.get_inputs()}
     return session.run(None, given)
 
 
@@ -278,7 +365,7 @@ def main():
             (folder / "model.onnx").write_bytes(model.SerializeToString())
             for position, value in enumerate(model.graph.input):
                 (data / f"input_{position}.pb").write_bytes(
-                    numpy_helper.from_array(case.inputs[value.name]).SerializeToString())
+                    numpy_helper.from_array(np.asarray(case.inputs[value.name])).SerializeToString())
             todo.append((case, expected, folder))
         for start in range(0, len(todo), 16):
             chunk = todo[start:start + 16]
