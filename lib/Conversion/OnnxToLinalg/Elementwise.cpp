@@ -390,6 +390,62 @@ static LogicalResult convertClip(NodeContext &context) {
                      }));
 }
 
+/// The exponent of an f32 as an f8E8M0FNU, rounded as `mode` says. What is
+/// beyond the largest power is it, or NaN; the sign is lost.
+static Value buildExponent(ScalarBuilder &scalar, Value number, StringRef mode,
+                           bool saturates) {
+  Type i32 = scalar.builder.getI32Type();
+  auto bitAnd = [&](Value a, int64_t mask) -> Value {
+    return arith::AndIOp::create(scalar.builder, scalar.loc, a,
+                                 scalar.integer(i32, mask));
+  };
+  auto isAbove = [&](Value a, int64_t limit) -> Value {
+    return scalar.less(scalar.integer(i32, limit), a);
+  };
+  constexpr int64_t half = 0x400000, highest = 254, notANumber = 255;
+  Value bits =
+      arith::BitcastOp::create(scalar.builder, scalar.loc, i32, number);
+  Value magnitude = bitAnd(bits, 0x7fffffff), fraction = bitAnd(bits, 0x7fffff);
+  Value exponent = arith::ShRUIOp::create(scalar.builder, scalar.loc, magnitude,
+                                          scalar.integer(i32, 23));
+  // Exponent 0 means 2^-127, which is a denormal f32 with the fraction 1/2.
+  Value isTiny = scalar.isZero(exponent);
+  Value increment = scalar.integer(i32, 0), one = scalar.integer(i32, 1);
+  if (mode != "down") {
+    bool isUp = mode != "nearest";
+    Value rounds = scalar.select(
+        isTiny, isAbove(fraction, isUp ? half : half + half / 2 - 1),
+        isAbove(fraction, isUp ? 0 : half - 1));
+    increment = scalar.select(rounds, one, increment);
+  }
+  Value code = scalar.add(exponent, increment);
+  Value beyond = scalar.integer(i32, saturates ? highest : notANumber);
+  code = scalar.select(isAbove(code, highest), beyond, code);
+  code = scalar.select(isAbove(magnitude, 0x7f800000),
+                       scalar.integer(i32, notANumber), code);
+  return arith::TruncIOp::create(scalar.builder, scalar.loc,
+                                 scalar.builder.getI8Type(), code);
+}
+
+static LogicalResult convertCastToExponent(NodeContext &context) {
+  StringRef mode = context.node.getString("round_mode", "up");
+  if (!llvm::is_contained({"up", "down", "nearest"}, mode))
+    return context.fail("there is no round_mode '" + mode + "'");
+  bool saturates = context.node.getInt("saturate", 1) != 0;
+  Type from = context.getElementType(0);
+  Value x = context.getInput(0);
+  int64_t rank = context.getInputType(0).getRank();
+  return context.replace(buildElementwise(
+      context.rewriter, context.loc, x,
+      context.rewriter.getMultiDimIdentityMap(rank), context.getSizes(x),
+      context.rewriter.getI8Type(),
+      [&](ScalarBuilder &scalar, ValueRange args) {
+        Value number = scalar.convert(scalar.decode(args[0], from), from,
+                                      scalar.builder.getF32Type());
+        return buildExponent(scalar, number, mode, saturates);
+      }));
+}
+
 static LogicalResult convertCast(NodeContext &context) {
   RankedTensorType declared = context.getResultType();
   if (!declared || !getStoredType(declared))
@@ -399,6 +455,8 @@ static LogicalResult convertCast(NodeContext &context) {
                                                          : Overflow::Propagate;
   // Only formats of 8 bits and fewer saturate.
   Type to = declared.getElementType();
+  if (isa<Float8E8M0FNUType>(to) && to != context.getElementType(0))
+    return convertCastToExponent(context);
   if (to.getIntOrFloatBitWidth() > 8)
     overflow = Overflow::Propagate;
   return context.replace(buildCast(context, context.getInput(0),

@@ -247,6 +247,10 @@ static SmallVector<float> getSmallFloats(FloatType type) {
   SmallVector<float> values;
   for (unsigned code = 0; code < 1u << width; ++code) {
     APFloat value(type.getFloatSemantics(), APInt(width, code));
+    if (value.isNaN()) {
+      values.push_back(std::numeric_limits<float>::quiet_NaN());
+      continue;
+    }
     bool losesInfo;
     value.convert(APFloat::IEEEsingle(), APFloat::rmNearestTiesToEven,
                   &losesInfo);

@@ -35,10 +35,10 @@ func.func @main(%a: tensor<*xf32>) -> tensor<*xf32> {
 // -----
 
 module attributes {onnx.opsets = [#onnx.opset<21 in "">]} {
-func.func @main(%a: tensor<2x3xf32>, %axes: tensor<1xi64>) -> tensor<?x?xf32> {
-  // expected-error @+1 {{cannot convert ReduceSum 'sum': the axes must be constant}}
-  %y = onnx.node "ReduceSum"(%a, %axes) name "sum" outputs ["y"] : (tensor<2x3xf32>, tensor<1xi64>) -> tensor<?x?xf32>
-  return %y : tensor<?x?xf32>
+func.func @main(%a: tensor<2x3xf32>, %axes: tensor<?xi64>) -> tensor<*xf32> {
+  // expected-error @+1 {{cannot convert ReduceSum 'sum': the axes are no constant, and the rank of the result is not known}}
+  %y = onnx.node "ReduceSum"(%a, %axes) name "sum" outputs ["y"] {keepdims = 0 : i64} : (tensor<2x3xf32>, tensor<?xi64>) -> tensor<*xf32>
+  return %y : tensor<*xf32>
 }
 }
 
