@@ -6,11 +6,6 @@
 
 #include "Attention.h"
 
-#include "mlir/Dialect/Linalg/IR/Linalg.h"
-#include "mlir/Dialect/Math/IR/Math.h"
-
-#include <cmath>
-
 using namespace mlir;
 using namespace nibble;
 using namespace nibble::onnx;
@@ -18,27 +13,6 @@ using namespace nibble::onnx;
 //===----------------------------------------------------------------------===//
 // Attention
 //===----------------------------------------------------------------------===//
-
-namespace {
-/// What a logit is made of beside its score, each broadcast to [batch, heads,
-/// sequence, total].
-struct MaskOperands {
-  TypedTensor mask;
-  /// [batch, 1, 1, 1]: the number of keys that are no padding.
-  TypedTensor lengths;
-};
-
-/// The attributes that say what a query may see.
-struct Visibility {
-  bool isCausal = false;
-  int64_t left = -1, right = -1;
-  /// Number of keys before the first query, where it is the same for all.
-  Value offset;
-  Value sequence;
-
-  bool usesPositions() const { return isCausal || left >= 0 || right >= 0; }
-};
-} // namespace
 
 /// The mask with its last dimension extended to the number of keys: what is
 /// missing is masked.
@@ -74,103 +48,22 @@ static TypedTensor padMask(NodeContext &context, TypedTensor mask,
   return mask;
 }
 
-/// Whether query `loops[2]` may see key `loops[3]`, of which `length` are no
-/// padding (null where all are).
-static Value buildVisible(ScalarBuilder &scalar, const Visibility &visibility,
-                          Value length) {
-  auto getLoop = [&](int64_t axis) -> Value {
-    return linalg::IndexOp::create(scalar.builder, scalar.loc, axis);
-  };
-  Value visible = scalar.boolean(true), key = getLoop(3);
-  if (length)
-    visible = scalar.less(key, length);
-  if (!visibility.usesPositions())
-    return visible;
-  Value offset = visibility.offset;
-  if (length)
-    offset = scalar.sub(length, visibility.sequence);
-  Value position = scalar.add(getLoop(2), offset);
-  if (visibility.isCausal)
-    visible = buildAnd(scalar, visible, scalar.lessEqual(key, position));
-  if (visibility.left >= 0)
-    visible =
-        buildAnd(scalar, visible,
-                 scalar.lessEqual(
-                     scalar.sub(position, scalar.index(visibility.left)), key));
-  if (visibility.right >= 0)
-    visible = buildAnd(
-        scalar, visible,
-        scalar.lessEqual(key,
-                         scalar.add(position, scalar.index(visibility.right))));
-  return visible;
-}
-
-/// softcap · tanh(x / softcap), or x where there is no softcap.
-static Value buildSoftcap(ScalarBuilder &scalar, Value x, double softcap) {
-  if (softcap <= 0)
-    return x;
-  Value limit = scalar.constant(x.getType(), softcap);
-  Value inner =
-      math::TanhOp::create(scalar.builder, scalar.loc, scalar.div(x, limit));
-  return scalar.mul(inner, limit);
-}
-
-namespace {
-/// The numbers of one Attention node between its two contractions.
-struct LogitBuilder {
-  NodeContext &context;
-  TypedTensor scores;
-  MaskOperands operands;
-  Visibility visibility;
-  double scale, softcap;
-
-  /// Scaled scores; capped, and masked, where that is asked for, as `type`.
-  Value build(bool isCapped, bool isMasked, Type element) {
-    SmallVector<Value> tensors{scores.tensor};
-    SmallVector<RankedTensorType> types{scores.getType()};
-    auto use = [&](const TypedTensor &operand) {
-      if (!operand || !isMasked)
-        return -1;
-      tensors.push_back(operand.tensor);
-      types.push_back(operand.getType());
-      return static_cast<int>(tensors.size()) - 1;
-    };
-    int mask = use(operands.mask), lengths = use(operands.lengths);
-    return buildBroadcast(
-        context, tensors, types, element,
-        [&](ScalarBuilder &scalar, ValueRange args) {
-          Type type = args[0].getType();
-          Value logit = scalar.mul(args[0], scalar.constant(type, scale));
-          if (isCapped)
-            logit = buildSoftcap(scalar, logit, softcap);
-          if (isMasked)
-            logit = applyMask(scalar, logit, mask < 0 ? Value() : args[mask],
-                              lengths < 0 ? Value() : args[lengths]);
-          return scalar.convert(logit, type, element);
-        });
+/// A logit, or -infinity where what is asked for is not visible.
+static Value applyMask(ScalarBuilder &scalar, Value logit, Value visible,
+                       Value mask, Type maskElement) {
+  Type type = logit.getType();
+  Value masked = scalar.infinity(type, /*negative=*/true);
+  if (mask && maskElement.isInteger(1)) {
+    visible = buildAnd(scalar, visible, mask);
+  } else if (mask) {
+    Value bias = scalar.convert(mask, maskElement, type);
+    // What is masked stays so, whatever its score is.
+    visible = buildAnd(scalar, visible,
+                       buildNegation(scalar, scalar.equal(bias, masked)));
+    logit = scalar.add(logit, bias);
   }
-
-private:
-  Value applyMask(ScalarBuilder &scalar, Value logit, Value mask,
-                  Value length) {
-    Type type = logit.getType();
-    if (length)
-      length = toIndex(scalar, length);
-    Value visible = buildVisible(scalar, visibility, length);
-    Value masked = scalar.infinity(type, /*negative=*/true);
-    if (mask && operands.mask.element.isInteger(1)) {
-      visible = buildAnd(scalar, visible, mask);
-    } else if (mask) {
-      Value bias = scalar.convert(mask, operands.mask.element, type);
-      // What is masked stays so, whatever its score is.
-      visible = buildAnd(scalar, visible,
-                         buildNegation(scalar, scalar.equal(bias, masked)));
-      logit = scalar.add(logit, bias);
-    }
-    return scalar.select(visible, logit, masked);
-  }
-};
-} // namespace
+  return scalar.select(visible, logit, masked);
+}
 
 /// Query, key and value as [batch, heads, sequence, size].
 static LogicalResult splitInputs(NodeContext &context, TypedTensor &query,
@@ -229,11 +122,11 @@ static LogicalResult convertAttention(NodeContext &context) {
   visibility.isCausal = node.getInt("is_causal", 0) != 0;
   visibility.left = node.getInt("left_window_size", -1);
   visibility.right = node.getInt("right_window_size", -1);
-  visibility.offset = outer.index(0);
-  visibility.sequence =
+  Value offset = outer.index(0);
+  Value sequence =
       context.toValue(getSize(context.rewriter, context.loc, query.tensor, 2));
   if (pastKey) {
-    visibility.offset = context.toValue(
+    offset = context.toValue(
         getSize(context.rewriter, context.loc, pastKey.tensor, 2));
     agree(context, "number of past keys", {{&pastKey, 2}, {&pastValue, 2}});
     prependPast(context, pastKey, key, "size of a key");
@@ -246,41 +139,46 @@ static LogicalResult convertAttention(NodeContext &context) {
 
   // The name of a dimension that has none, so that masks are known to agree.
   agree(context, "number of queries", {{&query, 2}});
-  MaskOperands operands;
-  operands.mask = getTensor(context, 3);
-  if (operands.mask && operands.mask.dimensions.empty())
+  SmallVector<TypedTensor> operands;
+  TypedTensor mask = getTensor(context, 3);
+  if (mask && mask.dimensions.empty())
     return context.fail("expects a mask with dimensions");
-  if (operands.mask)
-    operands.mask = padMask(context, operands.mask, total, totalSize);
+  if (mask)
+    operands.push_back(padMask(context, mask, total, totalSize));
+  bool hasLengths = false;
   if (TypedTensor lengths = getTensor(context, 6)) {
     agree(context, "batch size", {{&query, 0}, {&lengths, 0}});
     OpFoldResult one = context.rewriter.getIndexAttr(1);
-    operands.lengths = {
-        buildReshape(context, lengths.tensor,
-                     {context.getSizes(lengths.tensor).front(), one, one, one}),
-        {lengths.dimensions[0], {1, {}}, {1, {}}, {1, {}}},
-        lengths.element};
+    operands.push_back(reshape(
+        context, lengths, {lengths.dimensions[0], {1, {}}, {1, {}}, {1, {}}},
+        {context.getSizes(lengths.tensor).front(), one, one, one}));
+    hasLengths = true;
   }
 
   FailureOr<TypedTensor> scores = buildScores(context, query, key);
   if (failed(scores))
     return failure();
-  double scale = node.getFloat("scale", 0);
-  if (!node.getAttributeValue("scale")) {
-    if (!query.dimensions[3].isStatic())
-      return context.fail("the size of a head must be known, or a scale given");
-    scale = 1 / std::sqrt(static_cast<double>(query.dimensions[3].size));
-  }
+  FailureOr<double> scale = getScale(context, query);
+  if (failed(scale))
+    return failure();
   Type type = scores->element;
   constexpr int64_t doublePrecision = 11;
   if (node.getInt("softmax_precision", 0) == doublePrecision)
     type = context.rewriter.getF64Type();
-  LogitBuilder logits{context,    *scores, operands,
-                      visibility, scale,   node.getFloat("softcap", 0)};
-  TypedTensor masked = *scores;
-  masked.element = type;
-  masked.tensor = logits.build(/*isCapped=*/true, /*isMasked=*/true, type);
-  TypedTensor probabilities = buildProbabilities(context, masked);
+  auto applyMasks = [&](ScalarBuilder &scalar, Value logit, ValueRange args) {
+    Value length, first = offset;
+    if (hasLengths) {
+      length = toIndex(scalar, args.back());
+      first = scalar.sub(length, sequence);
+    }
+    Value visible = visibility.build(scalar, first, length);
+    return applyMask(scalar, logit, visible, mask ? args.front() : Value(),
+                     mask.element);
+  };
+  double softcap = node.getFloat("softcap", 0);
+  TypedTensor logits = buildLogits(context, *scores, *scale, softcap, operands,
+                                   applyMasks, type);
+  TypedTensor probabilities = buildProbabilities(context, logits);
   FailureOr<TypedTensor> sums =
       buildWeightedSum(context, probabilities, value, element);
   if (failed(sums))
@@ -291,10 +189,17 @@ static LogicalResult convertAttention(NodeContext &context) {
   results.resize(node.getNumResults());
   if (node.getNumResults() > 3) {
     int64_t mode = node.getInt("qk_matmul_output_mode", 0);
-    results[3] = mode == 3 ? buildCast(context, probabilities.tensor,
-                                       probabilities.element, element)
-                           : logits.build(/*isCapped=*/mode >= 1,
-                                          /*isMasked=*/mode == 2, element);
+    if (mode == 3)
+      results[3] = buildCast(context, probabilities.tensor,
+                             probabilities.element, element);
+    else if (mode == 2)
+      results[3] = buildLogits(context, *scores, *scale, softcap, operands,
+                               applyMasks, element)
+                       .tensor;
+    else
+      results[3] = buildLogits(context, *scores, *scale, mode ? softcap : 0, {},
+                               nullptr, element)
+                       .tensor;
   }
   return context.replace(results);
 }

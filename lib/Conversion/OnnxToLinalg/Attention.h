@@ -50,10 +50,19 @@ TypedTensor transpose(NodeContext &context, const TypedTensor &tensor,
 mlir::FailureOr<TypedTensor> splitDimension(NodeContext &context,
                                             const TypedTensor &tensor,
                                             int64_t axis, int64_t outer);
-/// Part of the last dimension.
-TypedTensor sliceLast(NodeContext &context, const TypedTensor &tensor,
-                      mlir::OpFoldResult start, onnx::Dimension size,
-                      mlir::OpFoldResult extent);
+/// The part of dimension `axis` that begins at `start` and has `extent`
+/// elements (which `size` says as far as it is known).
+TypedTensor slice(NodeContext &context, const TypedTensor &tensor, int64_t axis,
+                  mlir::OpFoldResult start, onnx::Dimension size,
+                  mlir::OpFoldResult extent);
+/// The same with constants.
+TypedTensor slice(NodeContext &context, const TypedTensor &tensor, int64_t axis,
+                  int64_t start, int64_t size);
+/// The elements of `tensor` with dimensions of 1 between its own: those of the
+/// result are `dimensions`.
+TypedTensor reshape(NodeContext &context, const TypedTensor &tensor,
+                    llvm::ArrayRef<onnx::Dimension> dimensions,
+                    llvm::ArrayRef<mlir::OpFoldResult> sizes);
 
 /// Tensors one after another along `axis`, in a new tensor.
 TypedTensor concatenate(NodeContext &context,
@@ -73,9 +82,39 @@ mlir::FailureOr<TypedTensor> buildWeightedSum(NodeContext &context,
                                               const TypedTensor &value,
                                               mlir::Type element);
 
+/// What the queries of [batch, heads, sequence, total] logits may see.
+struct Visibility {
+  bool isCausal = false;
+  /// Keys in front of a query's own position that it may see, and behind it;
+  /// negative where there is no limit.
+  int64_t left = -1, right = -1;
+
+  bool usesPositions() const { return isCausal || left >= 0 || right >= 0; }
+  /// Whether the query at this position of the loops may see the key, within
+  /// those loops. The first query is at position `offset`; `length` (or null)
+  /// is the number of keys that are no padding.
+  mlir::Value build(ScalarBuilder &scalar, mlir::Value offset,
+                    mlir::Value length) const;
+};
+
+/// softcap · tanh(scale · score / softcap), or scale · score where there is no
+/// softcap, changed by `mask` (which may be null), which gets the numbers of
+/// the broadcast operands.
+TypedTensor
+buildLogits(NodeContext &context, const TypedTensor &scores, double scale,
+            double softcap, llvm::ArrayRef<TypedTensor> operands,
+            llvm::function_ref<mlir::Value(ScalarBuilder &, mlir::Value logit,
+                                           mlir::ValueRange operands)>
+                mask,
+            mlir::Type element);
+
+/// The attribute `scale`, or 1 / √size of a head where it is not given or 0.
+mlir::FailureOr<double> getScale(NodeContext &context,
+                                 const TypedTensor &query);
+
 /// The softmax over the last dimension, computed in the type of the logits. A
-/// row of nothing but -infinity becomes zeros. Where there is a `sink` (a
-/// logit of type [heads, 1, 1] or a scalar), its exponential adds to the sum.
+/// row of nothing but -infinity becomes zeros. Where there is a `sink` (a logit
+/// for each head, or one for all), its exponential adds to the sum.
 TypedTensor buildProbabilities(NodeContext &context, const TypedTensor &logits,
                                const TypedTensor &sink = {});
 

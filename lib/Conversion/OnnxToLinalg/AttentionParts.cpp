@@ -11,6 +11,8 @@
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/Dialect/Utils/StaticValueUtils.h"
 
+#include <cmath>
+
 using namespace mlir;
 using namespace nibble;
 using namespace nibble::onnx;
@@ -182,21 +184,34 @@ Value nibble::mergeHeads(NodeContext &context, const TypedTensor &tensor) {
   return joinDimensions(context, turned, 2).tensor;
 }
 
-TypedTensor nibble::sliceLast(NodeContext &context, const TypedTensor &tensor,
-                              OpFoldResult start, Dimension size,
-                              OpFoldResult extent) {
+TypedTensor nibble::slice(NodeContext &context, const TypedTensor &tensor,
+                          int64_t axis, OpFoldResult start, Dimension size,
+                          OpFoldResult extent) {
   TypedTensor result = tensor;
-  result.dimensions.back() = size;
+  result.dimensions[axis] = size;
   Sizes sizes = getExtents(context, tensor);
-  sizes.back() = extent;
+  sizes[axis] = extent;
   SmallVector<OpFoldResult> offsets(sizes.size(),
                                     context.rewriter.getIndexAttr(0));
   SmallVector<OpFoldResult> strides(sizes.size(),
                                     context.rewriter.getIndexAttr(1));
-  offsets.back() = start;
+  offsets[axis] = start;
   result.tensor = tensor::ExtractSliceOp::create(
       context.rewriter, context.loc, tensor.tensor, offsets, sizes, strides);
   return result;
+}
+
+TypedTensor nibble::slice(NodeContext &context, const TypedTensor &tensor,
+                          int64_t axis, int64_t start, int64_t size) {
+  return slice(context, tensor, axis, context.rewriter.getIndexAttr(start),
+               Dimension{size, {}}, context.rewriter.getIndexAttr(size));
+}
+
+TypedTensor nibble::reshape(NodeContext &context, const TypedTensor &tensor,
+                            ArrayRef<Dimension> dimensions,
+                            ArrayRef<OpFoldResult> sizes) {
+  return {buildReshape(context, tensor.tensor, sizes),
+          SmallVector<Dimension>(dimensions), tensor.element};
 }
 
 TypedTensor nibble::concatenate(NodeContext &context,
@@ -321,6 +336,80 @@ nibble::buildWeightedSum(NodeContext &context, const TypedTensor &probabilities,
   result->tensor = buildCast(context, result->tensor, result->element, element);
   result->element = element;
   return result;
+}
+
+//===----------------------------------------------------------------------===//
+// Logits
+//===----------------------------------------------------------------------===//
+
+Value Visibility::build(ScalarBuilder &scalar, Value offset,
+                        Value length) const {
+  auto getLoop = [&](int64_t axis) -> Value {
+    return linalg::IndexOp::create(scalar.builder, scalar.loc, axis);
+  };
+  Value visible = scalar.boolean(true), key = getLoop(3);
+  if (length)
+    visible = scalar.less(key, length);
+  if (!usesPositions())
+    return visible;
+  Value position = scalar.add(getLoop(2), offset);
+  if (isCausal)
+    visible = buildAnd(scalar, visible, scalar.lessEqual(key, position));
+  if (left >= 0) {
+    Value first = scalar.sub(position, scalar.index(left));
+    visible = buildAnd(scalar, visible, scalar.lessEqual(first, key));
+  }
+  if (right >= 0) {
+    Value last = scalar.add(position, scalar.index(right));
+    visible = buildAnd(scalar, visible, scalar.lessEqual(key, last));
+  }
+  return visible;
+}
+
+/// softcap · tanh(x / softcap)
+static Value buildSoftcap(ScalarBuilder &scalar, Value x, double softcap) {
+  Value limit = scalar.constant(x.getType(), softcap);
+  Value inner =
+      math::TanhOp::create(scalar.builder, scalar.loc, scalar.div(x, limit));
+  return scalar.mul(inner, limit);
+}
+
+TypedTensor nibble::buildLogits(
+    NodeContext &context, const TypedTensor &scores, double scale,
+    double softcap, ArrayRef<TypedTensor> operands,
+    function_ref<Value(ScalarBuilder &, Value, ValueRange)> mask,
+    Type element) {
+  SmallVector<Value> tensors{scores.tensor};
+  SmallVector<RankedTensorType> types{scores.getType()};
+  for (const TypedTensor &operand : operands) {
+    tensors.push_back(operand.tensor);
+    types.push_back(operand.getType());
+  }
+  TypedTensor result = scores;
+  result.element = element;
+  result.tensor =
+      buildBroadcast(context, tensors, types, element,
+                     [&](ScalarBuilder &scalar, ValueRange args) {
+                       Type type = args[0].getType();
+                       Value logit =
+                           scalar.mul(args[0], scalar.constant(type, scale));
+                       if (softcap > 0)
+                         logit = buildSoftcap(scalar, logit, softcap);
+                       if (mask)
+                         logit = mask(scalar, logit, args.drop_front());
+                       return scalar.convert(logit, type, element);
+                     });
+  return result;
+}
+
+FailureOr<double> nibble::getScale(NodeContext &context,
+                                   const TypedTensor &query) {
+  double scale = context.node.getFloat("scale", 0);
+  if (scale != 0)
+    return scale;
+  if (!query.dimensions.back().isStatic())
+    return context.fail("the size of a head must be known, or a scale given");
+  return 1 / std::sqrt(static_cast<double>(query.dimensions.back().size));
 }
 
 //===----------------------------------------------------------------------===//

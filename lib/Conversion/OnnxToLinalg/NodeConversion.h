@@ -109,31 +109,30 @@ private:
   llvm::StringMap<std::map<int64_t, NodeConversion>> byName;
 };
 
-void addAttentionConversions(NodeConversions &conversions);
-void addEinsumConversions(NodeConversions &conversions);
-void addConvolutionConversions(NodeConversions &conversions);
-void addControlConversions(NodeConversions &conversions);
 void addActivationConversions(NodeConversions &conversions);
+void addAttentionConversions(NodeConversions &conversions);
+void addControlConversions(NodeConversions &conversions);
 void addConvolutionConversions(NodeConversions &conversions);
 void addDetectionConversions(NodeConversions &conversions);
+void addEinsumConversions(NodeConversions &conversions);
 void addElementwiseConversions(NodeConversions &conversions);
 void addIndexingConversions(NodeConversions &conversions);
 void addLossConversions(NodeConversions &conversions);
 void addMatMulConversions(NodeConversions &conversions);
+void addMicrosoftAttentionConversions(NodeConversions &conversions);
+void addMicrosoftMatMulConversions(NodeConversions &conversions);
 void addNormalizationConversions(NodeConversions &conversions);
 void addPadConversions(NodeConversions &conversions);
 void addPoolingConversions(NodeConversions &conversions);
 void addQLinearConversions(NodeConversions &conversions);
-void addMicrosoftAttentionConversions(NodeConversions &conversions);
-void addMicrosoftMatMulConversions(NodeConversions &conversions);
 void addQuantizationConversions(NodeConversions &conversions);
 void addRecurrentConversions(NodeConversions &conversions);
 void addReductionConversions(NodeConversions &conversions);
 void addResizeConversions(NodeConversions &conversions);
 void addSamplingConversions(NodeConversions &conversions);
 void addShapeConversions(NodeConversions &conversions);
-void addSortingConversions(NodeConversions &conversions);
 void addSignalConversions(NodeConversions &conversions);
+void addSortingConversions(NodeConversions &conversions);
 
 //===----------------------------------------------------------------------===//
 // What several files use

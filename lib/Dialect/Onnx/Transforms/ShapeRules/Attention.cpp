@@ -111,12 +111,57 @@ static void inferMultiHeadAttention(RuleContext &context) {
   else if (key && key->size() == 5)
     hidden = multiplyDimensions((*key)[2], (*key)[4]);
   context.set(0, type, Shape{(*query)[0], (*query)[1], hidden});
+  if (context.getNumOutputs() < 2 || heads <= 0)
+    return;
+  // The past and the new ones.
+  for (unsigned output : {1, 2}) {
+    auto added = output == 1 ? key : value, past = context.getShape(output + 5);
+    Dimension total, size;
+    if (added && added->size() == 3) {
+      total = (*added)[1];
+      size = divideDimensions((*added)[2], fixed(heads));
+    }
+    if (past && past->size() == 4) {
+      total = addDimensions((*past)[2], total);
+      size = (*past)[3];
+    }
+    context.set(output, type, Shape{(*query)[0], fixed(heads), total, size});
+  }
+}
+
+/// com.microsoft: input [batch, sequence, hidden], weights, bias, mask, past
+/// [2, batch, heads, past, size] → output, present.
+static void inferPackedAttention(RuleContext &context) {
+  auto input = context.getShape(0), weights = context.getShape(1),
+       past = context.getShape(4);
+  Type type = context.getElementType(0);
+  if (!input || input->size() != 3)
+    return context.set(0, type);
+  int64_t heads = context.getInt("num_heads", 0);
+  Dimension key, value;
+  if (auto sizes = context.getInts("qkv_hidden_sizes");
+      sizes && sizes->size() == 3) {
+    key = fixed((*sizes)[1]);
+    value = fixed((*sizes)[2]);
+  } else if (weights && weights->size() == 2) {
+    key = value = divideDimensions((*weights)[1], fixed(3));
+  }
+  context.set(0, type, Shape{(*input)[0], (*input)[1], value});
+  if (context.getNumOutputs() < 2 || heads <= 0)
+    return;
+  Dimension total = (*input)[1];
+  if (past && past->size() == 5)
+    total = addDimensions((*past)[3], total);
+  context.set(1, type,
+              Shape{fixed(2), (*input)[0], fixed(heads), total,
+                    divideDimensions(key, fixed(heads))});
 }
 
 void onnx::addAttentionRules(ShapeRules &rules) {
   rules.add({"Attention"}, inferAttention);
   rules.add({"RotaryEmbedding"}, inferSameAsFirst);
   rules.add("com.microsoft", "RotaryEmbedding", 1, inferSameAsFirst);
+  rules.add("com.microsoft", "Attention", 1, inferPackedAttention);
   rules.add("com.microsoft", "GroupQueryAttention", 1,
             inferGroupQueryAttention);
   rules.add("com.microsoft", "MultiHeadAttention", 1, inferMultiHeadAttention);
