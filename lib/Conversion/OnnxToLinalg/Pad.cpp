@@ -53,26 +53,6 @@ struct Padding {
 };
 } // namespace
 
-/// The integers of a one-dimensional input, constant where they are.
-static FailureOr<Sizes> getSizeInput(NodeContext &context, unsigned input) {
-  SizeMath math(context);
-  Sizes sizes;
-  if (auto known = context.getConstantInts(input)) {
-    for (int64_t size : *known)
-      sizes.push_back(math.constant(size));
-    return sizes;
-  }
-  RankedTensorType type = context.getInputType(input);
-  if (type.getRank() > 2 || !type.hasStaticShape())
-    return context.fail("the number of integers in input " + Twine(input) +
-                        " is not known (run --onnx-infer-shapes)");
-  Value tensor = buildReshape(context, context.getInput(input),
-                              math.constant(type.getNumElements()));
-  for (int64_t i = 0, count = type.getNumElements(); i < count; ++i)
-    sizes.push_back(context.extractIndex(tensor, i));
-  return sizes;
-}
-
 /// Sizes for all dimensions, from those for `axes`, which may be known only
 /// when the code runs. The others are 0.
 static FailureOr<Sizes> spreadOverAxes(NodeContext &context,
@@ -109,32 +89,39 @@ static FailureOr<Sizes> spreadOverAxes(NodeContext &context,
 static FailureOr<Padding> getPadding(NodeContext &context) {
   int64_t rank = context.getInputType(0).getRank();
   SizeMath math(context);
-  Sizes pads, axes;
+  Sizes axes;
+  for (int64_t axis = 0; axis < rank; ++axis)
+    axes.push_back(math.constant(axis));
   auto attribute =
       context.node.getInts(context.version < 2 ? "paddings" : "pads");
-  if (attribute) {
-    for (int64_t size : *attribute)
-      pads.push_back(math.constant(size));
-  } else {
-    if (context.isAbsent(1))
-      return context.fail("has no pads");
-    FailureOr<Sizes> input = getSizeInput(context, 1);
-    if (failed(input))
-      return failure();
-    pads = *input;
-  }
+  if (!attribute && context.isAbsent(1))
+    return context.fail("has no pads");
   if (!context.isAbsent(3)) {
-    FailureOr<Sizes> input = getSizeInput(context, 3);
-    if (failed(input))
+    // As many axes as there are pairs of pads, whichever is known.
+    RankedTensorType type = context.getInputType(3);
+    RankedTensorType padsType = context.getInputType(1);
+    if (!type.hasStaticShape() && !padsType.hasStaticShape())
+      return context.fail("the number of axes is not known "
+                          "(run --onnx-infer-shapes)");
+    auto given =
+        getIntegerInput(context, 3,
+                        type.hasStaticShape() ? type.getNumElements()
+                                              : padsType.getNumElements() / 2);
+    if (failed(given))
       return failure();
-    axes = *input;
-  } else {
-    for (int64_t axis = 0; axis < rank; ++axis)
-      axes.push_back(math.constant(axis));
+    axes = *given;
   }
-  if (pads.size() != 2 * axes.size())
+  FailureOr<Sizes> pads = Sizes();
+  if (attribute)
+    for (int64_t size : *attribute)
+      pads->push_back(math.constant(size));
+  else
+    pads = getIntegerInput(context, 1, 2 * axes.size());
+  if (failed(pads))
+    return failure();
+  if (pads->size() != 2 * axes.size())
     return context.fail("expects two pads for each axis");
-  ArrayRef<OpFoldResult> all(pads);
+  ArrayRef<OpFoldResult> all(*pads);
   auto before =
       spreadOverAxes(context, all.take_front(axes.size()), axes, rank);
   auto after = spreadOverAxes(context, all.drop_front(axes.size()), axes, rank);
@@ -207,10 +194,16 @@ static LogicalResult convertPad(NodeContext &context) {
             ? buildPadded(context, x, padding->before, padding->after, value)
             : buildPlaced(context, x, starts, offsets, sizes, value));
   }
-  for (auto [size, padded] : llvm::zip(own, sizes))
-    if (failed(math.requireLessEqual(math.min(padded, math.constant(1)), size,
-                                     "has no elements to repeat")))
+  // What is taken away is not repeated either.
+  Sizes kept;
+  for (auto [axis, size] : llvm::enumerate(own)) {
+    OpFoldResult gone = math.add(
+        starts[axis], math.max(math.sub(zero, padding->after[axis]), zero));
+    kept.push_back(math.sub(size, gone));
+    if (failed(math.requireLessEqual(math.min(sizes[axis], math.constant(1)),
+                                     kept.back(), "has no elements to repeat")))
       return failure();
+  }
   return context.replace(buildTensor(
       context.rewriter, context.loc, sizes,
       cast<RankedTensorType>(x.getType()).getElementType(),
@@ -223,9 +216,10 @@ static LogicalResult convertPad(NodeContext &context) {
           auto value = [&](OpFoldResult size) {
             return nibble::toValue(scalar.builder, scalar.loc, size);
           };
-          position = getSource(
-              scalar, mode, scalar.sub(position, value(padding->before[axis])),
-              value(own[axis]));
+          Value inside = getSource(scalar, mode,
+                                   scalar.sub(position, value(offsets[axis])),
+                                   value(kept[axis]));
+          position = scalar.add(value(starts[axis]), inside);
         }
         return tensor::ExtractOp::create(scalar.builder, scalar.loc, x, source);
       }));
@@ -237,16 +231,14 @@ static LogicalResult convertCenterCropPad(NodeContext &context) {
   Type element = context.getElementType(0);
   SizeMath math(context);
   Sizes sizes = context.getSizes(x), own(sizes);
-  FailureOr<Sizes> wanted = getSizeInput(context, 1);
-  if (failed(wanted))
-    return failure();
   SmallVector<int64_t> axes;
   if (auto given = context.node.getInts("axes"))
     axes.assign(given->begin(), given->end());
   else
     axes = llvm::to_vector(llvm::seq<int64_t>(0, own.size()));
-  if (axes.size() != wanted->size())
-    return context.fail("expects a size for each axis");
+  FailureOr<Sizes> wanted = getIntegerInput(context, 1, axes.size());
+  if (failed(wanted))
+    return failure();
   for (auto [axis, size] : llvm::zip(axes, *wanted)) {
     auto normal = normalizeAxis(axis, own.size());
     if (!normal)

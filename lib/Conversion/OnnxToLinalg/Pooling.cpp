@@ -246,15 +246,10 @@ static LogicalResult convertMaxUnpool(NodeContext &context) {
   }
   Sizes inner(sizes);
   if (!context.isAbsent(2)) {
-    RankedTensorType shape = context.getInputType(2);
-    auto known = context.getConstantInts(2);
-    if (shape.getRank() != 1 || shape.getDimSize(0) != type.getRank())
-      return context.fail("expects output_shape with a size for each "
-                          "dimension");
-    for (int64_t i = 0; i < type.getRank(); ++i)
-      sizes[i] =
-          known ? math.constant((*known)[i])
-                : OpFoldResult(context.extractIndex(context.getInput(2), i));
+    auto wanted = getIntegerInput(context, 2, type.getRank());
+    if (failed(wanted))
+      return failure();
+    sizes = *wanted;
     for (int64_t i = 0; i < type.getRank(); ++i)
       if (failed(math.requireLessEqual(inner[i], sizes[i],
                                        "output_shape is too small")))

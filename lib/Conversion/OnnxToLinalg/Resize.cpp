@@ -80,9 +80,14 @@ static FailureOr<SmallVector<Value>>
 getFloatInput(NodeContext &context, unsigned input, int64_t count) {
   RankedTensorType type = context.getInputType(input);
   Type f32 = context.rewriter.getF32Type();
-  if (type.getRank() != 1 || type.getDimSize(0) != count)
-    return context.fail("input " + Twine(input) + " must have " + Twine(count) +
-                        " numbers (run --onnx-infer-shapes)");
+  SizeMath math(context);
+  if (type.getRank() != 1)
+    return context.fail("expects scales and regions of one dimension");
+  if (failed(math.requireEqual(
+          getSize(context.rewriter, context.loc, context.getInput(input), 0),
+          math.constant(count),
+          "input " + Twine(input) + " must have " + Twine(count) + " numbers")))
+    return failure();
   ScalarBuilder scalar = context.scalar();
   SmallVector<Value> values;
   auto known = getConstantFloats(context, input);
@@ -179,17 +184,12 @@ static void setScale(NodeContext &context, ResizedAxis &axis) {
 
 static LogicalResult setSizes(NodeContext &context, Resampling &resampling,
                               unsigned input) {
-  RankedTensorType type = context.getInputType(input);
-  int64_t count = resampling.axes.size();
-  auto known = context.getConstantInts(input);
-  if (type.getRank() != 1 || type.getDimSize(0) != count)
-    return context.fail("expects a size for each axis "
-                        "(run --onnx-infer-shapes)");
+  auto sizes = getIntegerInput(context, input, resampling.axes.size());
+  if (failed(sizes))
+    return failure();
   SizeMath math(context);
-  for (auto [i, axis] : llvm::enumerate(resampling.axes)) {
-    axis.to =
-        known ? math.constant((*known)[i])
-              : OpFoldResult(context.extractIndex(context.getInput(input), i));
+  for (auto [axis, size] : llvm::zip(resampling.axes, *sizes)) {
+    axis.to = size;
     if (failed(math.requireLessEqual(math.constant(0), axis.to,
                                      "expects sizes that are not negative")))
       return failure();

@@ -248,7 +248,9 @@ static LogicalResult convertGridSample(NodeContext &context) {
       }
       if (sampling->mode == GridSampling::Nearest)
         x = apply<math::RoundEvenOp>(scalar, x);
-      if (sampling->border == Border::Clamp) {
+      // The taps of a cubic are clamped each, not its coordinate.
+      if (sampling->border == Border::Clamp &&
+          sampling->mode != GridSampling::Cubic) {
         Value outside = arith::OrIOp::create(scalar.builder, scalar.loc,
                                              scalar.less(x, sampled.low),
                                              scalar.less(sampled.high, x));
@@ -671,16 +673,11 @@ static LogicalResult convertCol2Im(NodeContext &context) {
                         "image as block sizes");
   int64_t spatial = imageType.getDimSize(0);
   SizeMath math(context);
-  auto getInputSizes = [&](unsigned input) {
-    auto known = context.getConstantInts(input);
-    Sizes sizes;
-    for (int64_t i = 0; i < spatial; ++i)
-      sizes.push_back(known ? math.constant((*known)[i])
-                            : OpFoldResult(context.extractIndex(
-                                  context.getInput(input), i)));
-    return sizes;
-  };
-  Sizes image = getInputSizes(1), block = getInputSizes(2);
+  auto imageSizes = getIntegerInput(context, 1, spatial);
+  auto blockSizes = getIntegerInput(context, 2, spatial);
+  if (failed(imageSizes) || failed(blockSizes))
+    return failure();
+  Sizes image = *imageSizes, block = *blockSizes;
   for (OpFoldResult size : image)
     if (failed(math.requireLessEqual(math.constant(0), size,
                                      "expects sizes that are not negative")))

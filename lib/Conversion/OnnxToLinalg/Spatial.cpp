@@ -112,6 +112,28 @@ LogicalResult SizeMath::requireEqual(OpFoldResult a, OpFoldResult b,
   return success();
 }
 
+FailureOr<Sizes> nibble::getIntegerInput(NodeContext &context, unsigned input,
+                                         int64_t count) {
+  SizeMath math(context);
+  Value tensor = context.getInput(input);
+  OpFoldResult length = math.product(context.getSizes(tensor));
+  if (failed(math.requireEqual(length, math.constant(count),
+                               "input " + Twine(input) + " must have " +
+                                   Twine(count) + " numbers")))
+    return failure();
+  Sizes sizes;
+  if (auto known = context.getConstantInts(input)) {
+    for (int64_t size : *known)
+      sizes.push_back(math.constant(size));
+    return sizes;
+  }
+  if (context.getInputType(input).getRank() != 1)
+    tensor = buildReshape(context, tensor, length);
+  for (int64_t i = 0; i < count; ++i)
+    sizes.push_back(context.extractIndex(tensor, i));
+  return sizes;
+}
+
 /// For each dimension of the smaller shape, those of the larger one.
 static SmallVector<ReassociationIndices>
 groupDimensions(int64_t rank, int64_t axis, int64_t count) {
@@ -146,6 +168,9 @@ Value nibble::splitDimension(NodeContext &context, Value tensor, int64_t axis,
         context.rewriter, context.loc,
         RankedTensorType::get(known, source.getElementType()), tensor);
   }
+  // MLIR 22.1 cannot lower a dimension that is split into several dynamic ones.
+  if (llvm::count_if(parts, ShapedType::isDynamic) > 1)
+    return buildReshape(context, tensor, all);
   return tensor::ExpandShapeOp::create(context.rewriter, context.loc, type,
                                        tensor, groups, all);
 }

@@ -46,6 +46,11 @@ struct SizeMath {
                                    const llvm::Twine &what);
 };
 
+/// The `count` integers of input `input`, constant where they are. Fails, or
+/// checks when the code runs, that it has so many.
+mlir::FailureOr<Sizes> getIntegerInput(NodeContext &context, unsigned input,
+                                       int64_t count);
+
 /// Splits dimension `axis` of a tensor into `sizes`.
 mlir::Value splitDimension(NodeContext &context, mlir::Value tensor,
                            int64_t axis,

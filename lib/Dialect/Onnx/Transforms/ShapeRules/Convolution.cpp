@@ -124,6 +124,28 @@ static void inferConv(RuleContext &context) {
   context.set(0, context.getElementType(0), convolve(context, 0, 1));
 }
 
+/// com.microsoft, with the channels last: x [N, spatial…, C], w [M, kernel…,
+/// C].
+static void inferNhwcConv(RuleContext &context) {
+  auto input = context.getShape(0), filter = context.getShape(1);
+  Type type = context.getElementType(0);
+  if (!input)
+    return context.set(0, type);
+  if (input->size() < 3 || (filter && filter->size() != input->size()))
+    return context.reject();
+  size_t rank = input->size() - 2;
+  Shape kernel = filter ? Shape(filter->begin() + 1, filter->end() - 1)
+                        : Shape(rank, Dimension());
+  auto window = getWindow(context, rank, kernel);
+  if (!window)
+    return;
+  Shape result{(*input)[0]};
+  for (size_t i = 0; i < rank; ++i)
+    result.push_back(slide(*window, i, (*input)[i + 1]));
+  result.push_back(filter ? (*filter)[0] : Dimension());
+  context.set(0, type, result);
+}
+
 /// Size along dimension `index` after the inverse of a convolution.
 static Dimension unslide(const Window &window, size_t index,
                          const Dimension &size, int64_t outputPadding) {
@@ -192,6 +214,66 @@ static void inferPool(RuleContext &context) {
   context.set(1, indexType, shape);
 }
 
+/// com.microsoft, with the channels in the second place or the last.
+static void inferQLinearPool(RuleContext &context) {
+  if (!context.getInt("channels_last", 0))
+    return inferPool(context);
+  auto shape = context.getShape(0);
+  Type type = context.getElementType(0);
+  if (!shape)
+    return context.set(0, type);
+  if (shape->size() < 3)
+    return context.reject();
+  auto window = getWindow(context, shape->size() - 2, Shape());
+  if (!window)
+    return;
+  for (size_t i = 0; i + 2 < shape->size(); ++i)
+    (*shape)[i + 1] = slide(*window, i, (*shape)[i + 1]);
+  context.set(0, type, shape);
+}
+
+static void inferQLinearGlobalPool(RuleContext &context) {
+  auto shape = context.getShape(0);
+  if (shape && shape->size() < 3)
+    return context.reject();
+  size_t first = context.getInt("channels_last", 0) ? 1 : 2;
+  if (shape)
+    for (size_t i = 0; i + 2 < shape->size(); ++i)
+      (*shape)[first + i] = fixed(1);
+  context.set(0, context.getElementType(0), shape);
+}
+
+/// The elements of input `index` as sizes; a rejection where one is negative.
+static std::optional<Shape> getSizes(RuleContext &context, unsigned index) {
+  auto sizes = context.getValue(index);
+  if (sizes)
+    for (const Dimension &size : *sizes)
+      if (size.isStatic() && size.size < 0)
+        context.reject();
+  return context.isRejected() ? std::nullopt : sizes;
+}
+
+/// The sizes of input 2 where they are given, else those that the window makes.
+static void inferMaxUnpool(RuleContext &context) {
+  auto shape = context.getShape(0);
+  Type type = context.getElementType(0);
+  if (!shape)
+    return context.set(0, type);
+  if (context.hasInput(2)) {
+    auto sizes = getSizes(context, 2);
+    return context.set(0, type,
+                       sizes ? *sizes : Shape(shape->size(), Dimension()));
+  }
+  if (shape->size() < 3)
+    return context.reject();
+  auto window = getWindow(context, shape->size() - 2, Shape());
+  if (!window)
+    return;
+  for (size_t i = 0; i + 2 < shape->size(); ++i)
+    (*shape)[i + 2] = unslide(*window, i, (*shape)[i + 2], 0);
+  context.set(0, type, shape);
+}
+
 static void inferGlobalPool(RuleContext &context) {
   auto shape = context.getShape(0);
   if (shape && shape->size() < 2)
@@ -223,6 +305,35 @@ static void inferGridSample(RuleContext &context) {
     return context.reject();
   Shape result{(*data)[0], (*data)[1]};
   result.append(grid->begin() + 1, grid->end() - 1);
+  context.set(0, type, result);
+}
+
+/// theta [N, rank, rank + 1], sizes → [N, spatial…, rank].
+static void inferAffineGrid(RuleContext &context) {
+  Type type = context.getElementType(0);
+  auto sizes = getSizes(context, 1);
+  if (!sizes || (sizes->size() != 4 && sizes->size() != 5))
+    return context.set(0, type);
+  Shape result{(*sizes)[0]};
+  result.append(sizes->begin() + 2, sizes->end());
+  result.push_back(fixed(sizes->size() - 2));
+  context.set(0, type, result);
+}
+
+/// Columns [N, C · block, places], image sizes, block sizes → [N, C, image].
+static void inferCol2Im(RuleContext &context) {
+  auto shape = context.getShape(0), image = getSizes(context, 1);
+  auto block = getSizes(context, 2);
+  Type type = context.getElementType(0);
+  if (!shape || !image || shape->size() != 3)
+    return context.set(0, type);
+  Dimension count = fixed(1);
+  for (const Dimension &size : block ? *block : Shape(1, Dimension()))
+    count = multiplyDimensions(count, size);
+  Shape result{(*shape)[0], count.isStatic() && count.size > 0
+                                ? divideDimensions((*shape)[1], count)
+                                : Dimension()};
+  result.append(*image);
   context.set(0, type, result);
 }
 
@@ -311,6 +422,15 @@ void onnx::addConvolutionRules(ShapeRules &rules) {
   rules.add({"RoiAlign"}, inferRoiAlign);
   rules.add({"GridSample"}, inferGridSample);
   rules.add({"NonMaxSuppression"}, inferNonMaxSuppression);
+  rules.add({"MaxUnpool"}, inferMaxUnpool);
+  rules.add({"AffineGrid"}, inferAffineGrid);
+  rules.add({"Col2Im"}, inferCol2Im);
+  StringRef microsoft = "com.microsoft";
+  rules.add(microsoft, "FusedConv", 1, inferConv);
+  rules.add(microsoft, "NhwcConv", 1, inferNhwcConv);
+  rules.add(microsoft, "GridSample", 1, inferGridSample);
+  rules.add(microsoft, "QLinearAveragePool", 1, inferQLinearPool);
+  rules.add(microsoft, "QLinearGlobalAveragePool", 1, inferQLinearGlobalPool);
   rules.add({"Resize"}, inferScale, 10);
   rules.add({"Resize"}, inferResize, 11);
   rules.add({"Upsample"}, inferOldUpsample);

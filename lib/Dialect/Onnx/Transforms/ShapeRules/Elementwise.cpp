@@ -281,36 +281,76 @@ static void inferArithmetic(RuleContext &context) {
   inferArithmeticValue(context, arithmetic);
 }
 
+/// Half of the last dimension stays.
+static void inferHalved(RuleContext &context) {
+  auto shape = context.getShape(0);
+  if (shape && shape->empty())
+    return context.reject();
+  if (shape)
+    shape->back() = divideDimensions(shape->back(), fixed(2));
+  context.set(0, context.getElementType(0), shape);
+}
+
 void onnx::addElementwiseRules(ShapeRules &rules) {
-  rules.add({"Abs",         "Acos",
-             "Acosh",       "Asin",
-             "Asinh",       "Atan",
-             "Atanh",       "BitwiseNot",
-             "Ceil",        "Celu",
-             "Clip",        "Cos",
-             "Cosh",        "CumProd",
-             "CumSum",      "Elu",
-             "Erf",         "Exp",
-             "Floor",       "Gelu",
-             "HardSigmoid", "HardSwish",
-             "Hardmax",     "LeakyRelu",
-             "Log",         "LogSoftmax",
-             "Mish",        "Neg",
-             "Not",         "Reciprocal",
-             "Relu",        "Round",
-             "Selu",        "Shrink",
-             "Sigmoid",     "Sign",
-             "Sin",         "Sinh",
-             "Softmax",     "Softplus",
-             "Softsign",    "Sqrt",
-             "Swish",       "Tan",
-             "Tanh",        "ThresholdedRelu",
-             "Trilu",       "Add",
-             "Sub",         "Mul",
-             "Div",         "Pow",
-             "Max",         "Min",
-             "Mean",        "Sum",
-             "PRelu",       "ReverseSequence"},
+  rules.add({"Abs",
+             "Acos",
+             "Acosh",
+             "Asin",
+             "Asinh",
+             "Atan",
+             "Atanh",
+             "BitwiseNot",
+             "Ceil",
+             "Celu",
+             "Clip",
+             "Cos",
+             "Cosh",
+             "CumProd",
+             "CumSum",
+             "Elu",
+             "Erf",
+             "Exp",
+             "Floor",
+             "Gelu",
+             "HardSigmoid",
+             "HardSwish",
+             "Hardmax",
+             "LeakyRelu",
+             "Log",
+             "LogSoftmax",
+             "Mish",
+             "Neg",
+             "Not",
+             "Reciprocal",
+             "Relu",
+             "Round",
+             "Selu",
+             "Shrink",
+             "Sigmoid",
+             "Sign",
+             "Sin",
+             "Sinh",
+             "Softmax",
+             "Softplus",
+             "Softsign",
+             "Sqrt",
+             "SwiGLU",
+             "Swish",
+             "Tan",
+             "Tanh",
+             "ThresholdedRelu",
+             "Trilu",
+             "Add",
+             "Sub",
+             "Mul",
+             "Div",
+             "Pow",
+             "Max",
+             "Min",
+             "Mean",
+             "Sum",
+             "PRelu",
+             "ReverseSequence"},
             inferSameAsFirst);
   rules.add({"Identity"}, inferIdentity);
   rules.add({"Add"}, inferArithmetic<addDimensions>, 7);
@@ -333,4 +373,5 @@ void onnx::addElementwiseRules(ShapeRules &rules) {
   rules.add({"BitCast"}, inferBitCast);
   for (StringRef opType : {"Gelu", "FastGelu", "BiasGelu", "QuickGelu"})
     rules.add("com.microsoft", opType, 1, inferSameAsFirst);
+  rules.add("com.microsoft", "BiasSplitGelu", 1, inferHalved);
 }

@@ -50,6 +50,20 @@ static void inferSkipNormalization(RuleContext &context) {
   context.setType(3, context.getType(0));
 }
 
+/// input_ids, segment_ids, the word table, … → rows [batch, length, width], the
+/// mask's index [batch], and the rows before the normalization.
+static void inferEmbedLayerNormalization(RuleContext &context) {
+  auto ids = context.getShape(0), table = context.getShape(2);
+  Type type = context.getElementType(2);
+  if (!ids || ids->size() != 2)
+    return context.set(0, type);
+  Shape rows{(*ids)[0], (*ids)[1],
+             table && table->size() == 2 ? (*table)[1] : Dimension()};
+  context.set(0, type, rows);
+  context.set(1, Builder(context.getContext()).getI32Type(), Shape{(*ids)[0]});
+  context.set(2, type, rows);
+}
+
 static void inferDropout(RuleContext &context) {
   inferSameAsFirst(context);
   // The mask's type changed from the data's to bool.
@@ -70,6 +84,8 @@ void onnx::addNormalizationRules(ShapeRules &rules) {
   rules.add({"SimplifiedLayerNormalization"}, inferLayerNormalization);
   rules.add("com.microsoft", "SimplifiedLayerNormalization", 1,
             inferLayerNormalization);
+  rules.add("com.microsoft", "EmbedLayerNormalization", 1,
+            inferEmbedLayerNormalization);
   for (StringRef opType :
        {"SkipLayerNormalization", "SkipSimplifiedLayerNormalization"})
     rules.add("com.microsoft", opType, 1, inferSkipNormalization);

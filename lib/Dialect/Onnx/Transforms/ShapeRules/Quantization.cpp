@@ -70,6 +70,41 @@ static void inferQLinearBinary(RuleContext &context) {
   context.set(0, context.getElementType(0), broadcastInputs(context, {0, 3}));
 }
 
+/// y_scale, y_zero, and then each part with its scale and zero point.
+static void inferQLinearConcat(RuleContext &context) {
+  auto result = context.getShape(2);
+  Type type = context.getElementType(2);
+  if (!result)
+    return context.set(0, type);
+  auto axis = normalizeAxis(context.getInt("axis", 0), result->size());
+  if (!axis)
+    return context.reject();
+  for (unsigned input = 5; input < context.getNumInputs(); input += 3) {
+    auto part = context.getShape(input);
+    if (part && part->size() != result->size())
+      return context.reject();
+    (*result)[*axis] =
+        addDimensions((*result)[*axis], part ? (*part)[*axis] : Dimension());
+  }
+  context.set(0, type, result);
+}
+
+/// a, a_scale, a_zero, b, b_scale, b_zero, c, y_scale, y_zero; floats where the
+/// result has no scale.
+static void inferQGemm(RuleContext &context) {
+  auto a = context.getShape(0), b = context.getShape(3);
+  Type type = Builder(context.getContext()).getF32Type();
+  if (context.hasInput(7))
+    type = context.getElementType(context.hasInput(8) ? 8 : 0);
+  if (!a || !b)
+    return context.set(0, type);
+  if (a->size() != 2 || b->size() != 2)
+    return context.reject();
+  context.set(0, type,
+              Shape{(*a)[context.getInt("transA", 0) ? 1 : 0],
+                    (*b)[context.getInt("transB", 0) ? 0 : 1]});
+}
+
 /// Rows of a block-quantized table; ui8 data hold two 4-bit codes in each byte
 /// of the last dimension.
 static void inferGatherBlockQuantized(RuleContext &context) {
@@ -107,6 +142,8 @@ void onnx::addQuantizationRules(ShapeRules &rules) {
   rules.add(microsoft, "MatMulInteger16", 1, inferMatMulInteger);
   rules.add(microsoft, "QLinearAdd", 1, inferQLinearBinary);
   rules.add(microsoft, "QLinearMul", 1, inferQLinearBinary);
+  rules.add(microsoft, "QLinearConcat", 1, inferQLinearConcat);
+  rules.add(microsoft, "QGemm", 1, inferQGemm);
   for (StringRef opType :
        {"QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax"})
     rules.add(microsoft, opType, 1, inferSameAsFirst);
