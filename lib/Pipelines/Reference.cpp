@@ -43,6 +43,8 @@ void nibble::buildReferenceTensorPipeline(OpPassManager &passes,
 }
 
 void nibble::buildBufferPipeline(OpPassManager &passes) {
+void nibble::buildReferenceLoopPipeline(OpPassManager &passes) {
+  passes.addPass(createSeparateDestinations());
   bufferization::OneShotBufferizePassOptions bufferize;
   bufferize.bufferizeFunctionBoundaries = true;
   // What a loop carries may change its size.
@@ -70,6 +72,7 @@ void nibble::buildLoopPipeline(OpPassManager &passes) {
 }
 
 void nibble::buildLLVMPipeline(OpPassManager &passes) {
+  passes.addPass(createReturnByAddress());
   passes.addPass(memref::createExpandStridedMetadataPass());
   passes.addPass(createLowerAffinePass());
   passes.addPass(createConvertVectorToSCFPass());

@@ -334,4 +334,51 @@ def LowerChecks : Pass<"nibble-lower-checks", "::mlir::ModuleOp"> {
   ];
 }
 
+def ReturnByAddress : Pass<"nibble-return-by-address", "::mlir::ModuleOp"> {
+  let summary = "The buffers that main returns go where its caller wants them";
+  let description = [{
+    A function that returns many buffers returns one struct of all their
+    descriptors, on which LLVM spends more than linear time. So `main` gets the
+    address for them as its first argument and stores them one after the other,
+    which is what its C interface does.
+
+    ```mlir
+    func.func @main(%a: memref<4xf32>) -> (memref<4xf32>, memref<2xf32>)
+    ```
+    ⇒
+    ```mlir
+    func.func @main(%results: !llvm.ptr, %a: memref<4xf32>)
+    ```
+  }];
+  let dependentDialects = ["::mlir::LLVM::LLVMDialect"];
+  let statistics = [
+    Statistic<"numResults", "results", "Number of results stored by address">
+  ];
+}
+
+def SeparateDestinations : Pass<"nibble-separate-destinations"> {
+  let summary = "Each op that writes to an empty tensor gets its own";
+  let description = [{
+    Common subexpressions include `tensor.empty`, so that after their elimination
+    the whole model writes to a few empty tensors. Bufferization then compares
+    every two ops, which takes quadratic time. This undoes it.
+
+    ```mlir
+    %e = tensor.empty(%n) : tensor<?xf32>
+    %a = linalg.fill ins(%x : f32) outs(%e : tensor<?xf32>) -> tensor<?xf32>
+    %b = linalg.fill ins(%y : f32) outs(%e : tensor<?xf32>) -> tensor<?xf32>
+    ```
+    ⇒
+    ```mlir
+    %e = tensor.empty(%n) : tensor<?xf32>
+    %f = tensor.empty(%n) : tensor<?xf32>
+    %a = linalg.fill ins(%x : f32) outs(%e : tensor<?xf32>) -> tensor<?xf32>
+    %b = linalg.fill ins(%y : f32) outs(%f : tensor<?xf32>) -> tensor<?xf32>
+    ```
+  }];
+  let statistics = [
+    Statistic<"numCopies", "copies", "Number of empty tensors made">
+  ];
+}
+
 #endif // NIBBLE_CONVERSION_PASSES_TD
