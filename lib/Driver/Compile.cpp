@@ -214,11 +214,13 @@ static void printStage(ModuleOp module, llvm::raw_ostream &os) {
   os << "\n";
 }
 
-static LogicalResult runToStage(ModuleOp module, StringRef stage,
+static LogicalResult runToStage(ModuleOp module, const CompileCommand &command,
                                 const TargetRow &row,
                                 OwningOpRef<ModuleOp> &result) {
   CpuOptions options;
   options.target = row.name.str();
+  options.compute = command.compute;
+  StringRef stage = command.emit;
   PassManager passes(module.getContext());
   passes.addInstrumentation(std::make_unique<StagePrinter>(stage, result));
   buildCpuTensorPipeline(passes, options);
@@ -231,7 +233,7 @@ static int printIR(const CompileCommand &command, ModuleOp module,
                    const TargetRow &row) {
   OwningOpRef<ModuleOp> stage;
   if (command.emit != "onnx" &&
-      failed(runToStage(module, command.emit, row, stage)))
+      failed(runToStage(module, command, row, stage)))
     return ExitFailure;
   OutputFiles files;
   Error error =
@@ -353,6 +355,7 @@ int nibble::compile(const CompileCommand &command) {
   EmitOptions options;
   options.name = prefix;
   options.rows = *rows;
+  options.compute = command.compute;
   options.weights = command.weights;
   options.weightsFile = llvm::sys::path::filename(weights).str();
   auto model = EmittedModel::emit(*module, options);

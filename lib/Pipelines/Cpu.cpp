@@ -7,8 +7,6 @@
 #include "nibble/Pipelines/Cpu.h"
 
 #include "nibble/Conversion/Passes.h"
-#include "nibble/Dialect/Onnx/Transforms/Passes.h"
-#include "nibble/Pipelines/Pipelines.h"
 #include "nibble/Pipelines/Reference.h"
 
 #include "mlir/Conversion/Passes.h"
@@ -21,10 +19,7 @@ using namespace nibble;
 
 void nibble::buildCpuTensorPipeline(OpPassManager &passes,
                                     const CpuOptions &options) {
-  passes.addPass(onnx::createOnnxInferShapes());
-  passes.addPass(onnx::createOnnxFoldConstants());
-  // {func, onnx, nibble}
-  buildRaisePipeline(passes);
+  buildGraphPipeline(passes);
   passes.addPass(createConvertOnnxToLinalg());
   passes.addPass(createCanonicalizerPass());
   passes.addPass(createCSEPass());
@@ -57,6 +52,8 @@ void nibble::buildCpuLoopPipeline(OpPassManager &passes,
   LowerMicroOpsOptions microOps;
   microOps.target = options.target;
   passes.addPass(createLowerMicroOps(microOps));
+  if (options.threads)
+    passes.addPass(createConvertSCFToOpenMPPass());
   buildLLVMPipeline(passes);
   // {llvm}
 }

@@ -24,13 +24,17 @@
 using namespace mlir;
 using namespace nibble;
 
-void nibble::buildReferenceTensorPipeline(OpPassManager &passes,
-                                          const ReferenceOptions &options) {
+void nibble::buildGraphPipeline(OpPassManager &passes) {
   passes.addPass(onnx::createOnnxInlineFunctions());
   passes.addPass(onnx::createOnnxInferShapes());
   passes.addPass(onnx::createOnnxFoldConstants());
   passes.addPass(createConvertOnnxToNibble());
   // {func, onnx, nibble}
+}
+
+void nibble::buildReferenceTensorPipeline(OpPassManager &passes,
+                                          const ReferenceOptions &options) {
+  buildGraphPipeline(passes);
   passes.addPass(createConvertOnnxToLinalg());
   // {func, linalg, math, scf, tensor, arith, nibble}
   passes.addPass(createLowerNibbleToReference());
@@ -43,7 +47,6 @@ void nibble::buildReferenceTensorPipeline(OpPassManager &passes,
 }
 
 void nibble::buildBufferPipeline(OpPassManager &passes) {
-void nibble::buildReferenceLoopPipeline(OpPassManager &passes) {
   passes.addPass(createSeparateDestinations());
   bufferization::OneShotBufferizePassOptions bufferize;
   bufferize.bufferizeFunctionBoundaries = true;
@@ -90,6 +93,7 @@ void nibble::buildLLVMPipeline(OpPassManager &passes) {
   FinalizeMemRefToLLVMConversionPassOptions buffers;
   buffers.useGenericFunctions = true;
   passes.addPass(createFinalizeMemRefToLLVMConversionPass(buffers));
+  passes.addPass(createConvertOpenMPToLLVMPass());
   passes.addPass(createUBToLLVMConversionPass());
   passes.addPass(createReconcileUnrealizedCastsPass());
   // {llvm}

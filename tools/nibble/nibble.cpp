@@ -213,6 +213,11 @@ static void addCompile(CLI::App &app, int &exitCode) {
                    "The instruction set: native, generic, x86-64-v3, ..., "
                    "aarch64+dotprod; multi: several, one is chosen at load")
       ->capture_default_str();
+  verb->add_option("--compute", command->compute,
+                   "Products with integer weights: i8 quantizes the "
+                   "activations to 8 bits too, f32 does not")
+      ->check(CLI::IsMember({"i8", "f32"}))
+      ->capture_default_str();
   verb->add_option("--name", command->name,
                    "What the C functions start with (default: after the "
                    "output)");

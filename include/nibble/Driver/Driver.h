@@ -102,6 +102,9 @@ struct CompileCommand {
   std::string input, output;
   /// A row of TargetRows.inl, native, generic or multi.
   std::string target = "native";
+  /// How products with integer codes are computed: i8 quantizes the activations
+  /// too, f32 does not.
+  std::string compute = "i8";
   /// What the functions of the C interface start with; empty: after the output.
   std::string name;
   WeightsPlace weights = WeightsPlace::Auto;

@@ -24,6 +24,9 @@ struct CpuOptions : mlir::PassPipelineOptions<CpuOptions> {
       llvm::cl::desc("How products with integer codes are computed: i8 "
                      "quantizes the activations too, f32 does not"),
       llvm::cl::init("i8")};
+  Option<bool> threads{*this, "threads",
+                       llvm::cl::desc("Run loops on several threads (OpenMP)"),
+                       llvm::cl::init(true)};
   Option<bool> externalizeWeights{
       *this, "externalize-weights",
       llvm::cl::desc("Make large constants arguments of the main function"),

@@ -19,6 +19,10 @@ struct ReferenceOptions : mlir::PassPipelineOptions<ReferenceOptions> {
       llvm::cl::init(true)};
 };
 
+/// {func, onnx} ⇒ {func, onnx, nibble}: a graph whose types are known, with
+/// quantized ops in the nibble dialect and no local functions.
+void buildGraphPipeline(mlir::OpPassManager &passes);
+
 /// {func, onnx, nibble} ⇒ {func, linalg, math, scf, tensor, arith}: the meaning
 /// of a model, as tensors. Arguments of `main` that hold weights have the
 /// attribute `nibble.weight`.

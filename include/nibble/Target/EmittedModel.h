@@ -38,6 +38,8 @@ struct EmitOptions {
   WeightsPlace weights = WeightsPlace::Auto;
   /// The name, without folder, that a file of weights will have.
   std::string weightsFile;
+  /// How products with integer codes are computed (CpuOptions).
+  std::string compute = "i8";
   /// Lower by the reference pipeline instead of the one for CPUs.
   bool reference = false;
 };

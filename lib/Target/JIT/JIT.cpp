@@ -150,6 +150,7 @@ CompiledModel::compile(ModuleOp module, const CompileOptions &options) {
   CpuOptions cpu;
   cpu.target = options.target;
   cpu.compute = options.compute;
+  cpu.threads = false;
   if (options.reference)
     buildReferenceTensorPipeline(tensors, ReferenceOptions());
   else

@@ -95,11 +95,12 @@ static llvm::Function *makeEntry(llvm::Module &module, llvm::Function *callee,
 }
 
 static LogicalResult lowerTensors(ModuleOp module, const TargetRow &target,
-                                  bool reference) {
+                                  const EmitOptions &emit) {
   PassManager passes(module.getContext());
   CpuOptions options;
   options.target = target.name.str();
-  if (reference)
+  options.compute = emit.compute;
+  if (emit.reference)
     buildReferenceTensorPipeline(passes, ReferenceOptions());
   else
     buildCpuTensorPipeline(passes, options);
@@ -119,7 +120,7 @@ static LogicalResult lowerLoops(ModuleOp module, const TargetRow &target,
 }
 
 LogicalResult EmittedModel::addRow(ModuleOp module, const TargetRow &target) {
-  if (failed(lowerTensors(module, target, options.reference)))
+  if (failed(lowerTensors(module, target, options)))
     return failure();
 
   Row row;

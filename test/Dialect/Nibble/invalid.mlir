@@ -710,3 +710,53 @@ func.func @f(%x: tensor<64x8xf32>, %s: tensor<2x8xf16>) {
   %w = nibble.quantize %x : tensor<64x8xf32, #nibble.quantized<u4, block = [32, 1], scale = f16>>
   return
 }
+
+// -----
+
+// Spec C28: packed products
+func.func @packed_encoding(%x: memref<?x32xf32>, %w: memref<1216xi8>, %y: memref<?x8xf32>) {
+  // expected-error @+1 {{has a weight type without a layout 'panel' that fits its encoding (Spec C28)}}
+  nibble.packed_matmul %x, %w outs(%y) weight tensor<32x8xf32, #nibble.quantized<u4, block = [32, 1], scale = f16, zero = u4>> compute i8 : memref<?x32xf32>, memref<1216xi8>, memref<?x8xf32>
+  return
+}
+
+// -----
+
+func.func @packed_type(%x: memref<?x32xf32>, %w: memref<2048xf32>, %y: memref<?x8xf32>) {
+  // expected-error @+1 {{needs a static weight type [K, N] of f32 (Spec C28)}}
+  nibble.packed_matmul %x, %w outs(%y) weight tensor<?x8xf32> compute f32 : memref<?x32xf32>, memref<2048xf32>, memref<?x8xf32>
+  return
+}
+
+// -----
+
+func.func @packed_bytes(%x: memref<?x32xf32>, %w: memref<1215xi8>, %y: memref<?x8xf32>) {
+  // expected-error @+1 {{needs a packed weight of 1216 bytes (Spec C28)}}
+  nibble.packed_matmul %x, %w outs(%y) weight tensor<32x8xf32, #nibble.quantized<u4, block = [32, 1], scale = f16, zero = u4, layout = panel {group = 32 : i64}>> compute i8 : memref<?x32xf32>, memref<1215xi8>, memref<?x8xf32>
+  return
+}
+
+// -----
+
+func.func @packed_shapes(%x: memref<?x31xf32>, %w: memref<2048xf32>, %y: memref<?x8xf32>) {
+  // expected-error @+1 {{has activations and a result that do not fit the weight (Spec C28)}}
+  nibble.packed_matmul %x, %w outs(%y) weight tensor<32x8xf32> compute f32 : memref<?x31xf32>, memref<2048xf32>, memref<?x8xf32>
+  return
+}
+
+// -----
+
+func.func @packed_bias(%x: memref<?x32xf32>, %w: memref<2048xf32>, %b: memref<9xf32>, %y: memref<?x8xf32>) {
+  // expected-error @+1 {{has a bias that does not fit the weight (Spec C28)}}
+  nibble.packed_matmul %x, %w bias(%b : memref<9xf32>) outs(%y) weight tensor<32x8xf32> compute f32 : memref<?x32xf32>, memref<2048xf32>, memref<?x8xf32>
+  return
+}
+
+// -----
+
+// Spec C29: products of bytes
+func.func @dot(%s: vector<8xi32>, %w: vector<64xi8>) -> vector<8xi32> {
+  // expected-error @+1 {{takes four bytes for each sum (Spec C29)}}
+  %r = nibble.dot4 %s, %w, %w : vector<8xi32>, vector<64xi8>
+  return %r : vector<8xi32>
+}

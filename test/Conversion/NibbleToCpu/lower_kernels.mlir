@@ -1,0 +1,57 @@
+// RUN: nibble-opt %s --nibble-lower-kernels=target=x86-64-v4+vnni | FileCheck %s
+// RUN: nibble-opt %s --nibble-lower-kernels=target=x86-64-v3 \
+// RUN:   | FileCheck %s --check-prefix=AVX2
+// RUN: not nibble-opt %s --nibble-lower-kernels=target=z80 2>&1 \
+// RUN:   | FileCheck %s --check-prefix=UNKNOWN
+
+// UNKNOWN: error: no target 'z80'; there are native, generic,
+
+// Two layers of one format share a kernel; little work runs on one thread.
+
+// CHECK-LABEL: func @layers
+// CHECK: scf.if
+// CHECK: scf.parallel
+// CHECK: call @nibble_quantize_rows
+// CHECK: else
+// CHECK: scf.for
+// CHECK: scf.parallel
+// CHECK: call @nibble_i8_w4g32_f16_zeros
+// CHECK: call @nibble_i8_w4g32_f16_zeros
+func.func @layers(%x: memref<?x32xf32>, %w: memref<1216xi8>, %v: memref<1216xi8>, %y: memref<?x8xf32>, %z: memref<?x8xf32>) {
+  nibble.packed_matmul %x, %w outs(%y) weight tensor<32x8xf32, #nibble.quantized<u4, block = [32, 1], scale = f16, zero = u4, layout = panel {group = 32 : i64}>> compute i8 : memref<?x32xf32>, memref<1216xi8>, memref<?x8xf32>
+  nibble.packed_matmul %x, %v outs(%z) weight tensor<32x8xf32, #nibble.quantized<u4, block = [32, 1], scale = f16, zero = u4, layout = panel {group = 32 : i64}>> compute i8 : memref<?x32xf32>, memref<1216xi8>, memref<?x8xf32>
+  return
+}
+
+// CHECK-LABEL: func @floats
+// CHECK: call @nibble_f32_bias
+func.func @floats(%x: memref<?x3xf32>, %w: memref<192xf32>, %b: memref<2xf32>, %y: memref<?x2xf32>) {
+  nibble.packed_matmul %x, %w bias(%b : memref<2xf32>) outs(%y) weight tensor<3x2xf32> compute f32 : memref<?x3xf32>, memref<192xf32>, memref<?x2xf32>
+  return
+}
+
+// A product of two computed matrices, one of them read by columns.
+
+// CHECK-LABEL: func @attention
+// CHECK: memref.subview
+// CHECK: call @nibble_f32_transposed
+func.func @attention(%q: memref<2x?x64xf32>, %k: memref<2x?x64xf32>, %s: memref<2x?x?xf32>) {
+  linalg.generic {indexing_maps = [affine_map<(b, m, d, n) -> (b, m, d)>,
+      affine_map<(b, m, d, n) -> (b, n, d)>, affine_map<(b, m, d, n) -> (b, m, n)>],
+      iterator_types = ["parallel", "parallel", "reduction", "parallel"]}
+      ins(%q, %k : memref<2x?x64xf32>, memref<2x?x64xf32>) outs(%s : memref<2x?x?xf32>) {
+  ^bb0(%a: f32, %b: f32, %c: f32):
+    %p = arith.mulf %a, %b : f32
+    %t = arith.addf %c, %p : f32
+    linalg.yield %t : f32
+  }
+  return
+}
+
+// CHECK-DAG: func.func private @nibble_quantize_rows
+// CHECK-DAG: func.func private @nibble_i8_w4g32_f16_zeros
+// CHECK-DAG: nibble.dot4 {{.*}} {max_weight = 15 : i64} : vector<16xi32>, vector<64xi8>
+// CHECK-DAG: func.func private @nibble_f32_bias
+// CHECK-DAG: math.fma {{.*}} : vector<16xf32>
+// AVX2-DAG: nibble.dot4 {{.*}} : vector<8xi32>, vector<32xi8>
+// AVX2-DAG: math.fma {{.*}} : vector<8xf32>
