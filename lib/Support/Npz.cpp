@@ -58,6 +58,14 @@ static uint64_t read(ArrayRef<char> bytes, size_t position, unsigned size) {
   }
 }
 
+/// zlib takes no address for an order to begin anew.
+static uint32_t updateChecksum(uint32_t checksum, ArrayRef<char> bytes) {
+  if (bytes.empty())
+    return checksum;
+  return crc32_z(checksum, reinterpret_cast<const Bytef *>(bytes.data()),
+                 bytes.size());
+}
+
 //===----------------------------------------------------------------------===//
 // The archive
 //===----------------------------------------------------------------------===//
@@ -176,9 +184,7 @@ static std::optional<std::vector<char>> unpack(ArrayRef<char> file,
     if (code != Z_STREAM_END || stream.avail_out != 0)
       return std::nullopt;
   }
-  uint32_t checksum =
-      crc32_z(0, reinterpret_cast<const Bytef *>(bytes.data()), bytes.size());
-  if (checksum != member.checksum)
+  if (updateChecksum(0, bytes) != member.checksum)
     return std::nullopt;
   return bytes;
 }
@@ -308,11 +314,8 @@ public:
     uint64_t size = header.size() + array.bytes.size();
     if (size >= kLarge || position >= kLarge || name.size() > 0xffff)
       return false;
-    auto toBytes = [](ArrayRef<char> bytes) {
-      return reinterpret_cast<const Bytef *>(bytes.data());
-    };
-    uint32_t checksum = crc32_z(0, toBytes(header), header.size());
-    checksum = crc32_z(checksum, toBytes(array.bytes), array.bytes.size());
+    uint32_t checksum = updateChecksum(0, header);
+    checksum = updateChecksum(checksum, array.bytes);
     std::string common = describe(checksum, size, name.size());
     std::string local = number(kLocalHeader, 4) + common + name;
     directory += number(kEntry, 4) + number(20, 2) + common + number(0, 10) +

@@ -298,6 +298,26 @@ static void addVerify(CLI::App &app, int &exitCode) {
   verb->callback([command, &exitCode] { exitCode = verify(*command); });
 }
 
+static void addBench(CLI::App &app, int &exitCode) {
+  auto command = std::make_shared<BenchCommand>();
+  CLI::App *verb = app.add_subcommand(
+      "bench", "Measure a model beside the machine's limits and a peer");
+  verb->add_option("model", command->input, "The model")->required();
+  addInputArguments(verb, command->arguments);
+  verb->add_option("--target", command->target, "The instruction set")
+      ->capture_default_str();
+  verb->add_option("--threads", command->threads, "Threads to use")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  verb->add_option("--repeat", command->repeats,
+                   "Calls to measure (default: for two seconds)");
+  verb->add_flag("--no-cache", command->noCache,
+                 "Compile again, and keep nothing");
+  verb->footer("Examples:\n"
+               "  $ nibble bench m.onnx --random --dim sequence=128");
+  verb->callback([command, &exitCode] { exitCode = bench(*command); });
+}
+
 static int runCommand(int argc, char **argv) {
   CLI::App app("Nibble, a quantization compiler for ONNX models", "nibble");
   app.require_subcommand(1);
@@ -315,6 +335,7 @@ static int runCommand(int argc, char **argv) {
   addCompile(app, exitCode);
   addRun(app, exitCode);
   addVerify(app, exitCode);
+  addBench(app, exitCode);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError &error) {

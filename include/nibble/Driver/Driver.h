@@ -153,6 +153,19 @@ struct VerifyCommand {
 /// value and names the first op that differs.
 int verify(const VerifyCommand &command);
 
+struct BenchCommand {
+  std::string input;
+  InputArguments arguments;
+  std::string target = "native";
+  unsigned threads = 1;
+  /// Calls to measure; 0: for two seconds.
+  unsigned repeats = 0;
+  bool noCache = false;
+};
+
+/// Measures a model beside what the machine can do, and beside ONNX Runtime.
+int bench(const BenchCommand &command);
+
 } // namespace nibble
 
 #endif // NIBBLE_DRIVER_DRIVER_H
