@@ -369,6 +369,32 @@ def check_needs(checks, folder):
         checks.check(names and all(name.startswith("net_") for name in names), names)
 
 
+PARALLEL = """
+llvm.func @omp_get_max_threads() -> i32
+func.func @main(%x: tensor<1xi32>) -> tensor<1xi32> {
+  %c0 = arith.constant 0 : index
+  %n = llvm.call @omp_get_max_threads() : () -> i32
+  %r = tensor.insert %n into %x[%c0] : tensor<1xi32>
+  return %r : tensor<1xi32>
+}
+"""
+
+
+def check_openmp(checks, folder):
+    """Code that uses the OpenMP runtime names it, and finds it."""
+    (folder / "team.mlir").write_text(PARALLEL)
+    done = support.run(NIBBLE, "compile", folder / "team.mlir", "-o", folder / "team.so")
+    checks.check(done.code == 0, done)
+    checks.check(b"libomp.so.5" in (folder / "team.so").read_bytes(), "names the runtime")
+    checks.check(b"libomp.so.5" not in (folder / "net.so").read_bytes(), "needs no runtime")
+    try:
+        team = Model(folder / "team.so", "team")
+    except OSError as error:
+        print(f"code with OpenMP: not run, {error}")
+        return
+    checks.check(team.run(np.zeros(1, np.int32))[0] >= 1, "threads")
+
+
 def check_stages(checks, folder):
     path = folder / "net.onnx"
     opt = support.tool("nibble-opt")
@@ -446,6 +472,7 @@ def main():
         check_threads(checks, folder, rng)
         check_runs(checks, folder)
         check_needs(checks, folder)
+        check_openmp(checks, folder)
         check_consumers(checks, folder)
         check_stages(checks, folder)
         check_files(checks, folder)

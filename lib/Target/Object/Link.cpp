@@ -130,5 +130,9 @@ Error nibble::linkSharedLibrary(StringRef object, StringRef library,
                                             object};
   for (auto &file : needed)
     arguments.push_back(file->path);
+  // LLVM's libraries are in a folder of their own on many systems; one beside
+  // the library goes first.
+  if (openMP)
+    arguments.append({"-rpath", "$ORIGIN:" NIBBLE_OPENMP_DIR});
   return runLinker(*linker, arguments, log);
 }
