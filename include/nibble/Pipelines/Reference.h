@@ -30,8 +30,8 @@ void buildReferenceTensorPipeline(mlir::OpPassManager &passes,
                                   const ReferenceOptions &options);
 
 /// What buildReferenceTensorPipeline gives ⇒ {llvm}: plain loops over buffers,
-/// with a C interface for `main`. Results are fresh buffers of the runtime, which
-/// errors go through too (nibble/Runtime/Run.h).
+/// with a C interface for `main`. Results are fresh buffers of the runtime,
+/// which errors go through too (nibble/Runtime/Run.h).
 void buildReferenceLoopPipeline(mlir::OpPassManager &passes);
 
 //===--- The second in parts, which other pipelines share ------------------===
