@@ -43,6 +43,38 @@ static void inferRecurrent(RuleContext &context) {
     context.set(i, type, state);
 }
 
+/// The output is [batch, time, query heads × value size], the state [batch,
+/// heads, key size, value size].
+static void inferLinearAttention(RuleContext &context) {
+  auto query = context.getShape(0), key = context.getShape(1),
+       value = context.getShape(2);
+  int64_t heads = context.getInt("kv_num_heads", 0),
+          queryHeads = context.getInt("q_num_heads", 0);
+  if (heads < 1 || queryHeads < 1 || !query || !key || !value)
+    return context.set(0, context.getElementType(0));
+  if (query->size() != 3 || key->size() != 3 || value->size() != 3)
+    return context.reject();
+  Dimension keySize = divideDimensions(key->back(), fixed(heads)),
+            valueSize = divideDimensions(value->back(), fixed(heads));
+  context.set(0, context.getElementType(0),
+              Shape{(*query)[0], (*query)[1],
+                    multiplyDimensions(valueSize, fixed(queryHeads))});
+  context.set(1, context.getElementType(context.hasInput(3) ? 3 : 0),
+              Shape{(*query)[0], fixed(heads), keySize, valueSize});
+}
+
+/// The state holds one element less than the kernel.
+static void inferCausalConv(RuleContext &context) {
+  inferSameAsFirst(context);
+  auto shape = context.getShape(0), kernel = context.getShape(1);
+  if (!shape || shape->size() != 3 || !kernel || kernel->size() != 3)
+    return;
+  (*shape)[2] = subtractDimensions(kernel->back(), fixed(1));
+  context.set(1, context.getElementType(0), shape);
+}
+
 void onnx::addRecurrentRules(ShapeRules &rules) {
+  rules.add({"LinearAttention"}, inferLinearAttention);
+  rules.add({"CausalConvWithState"}, inferCausalConv);
   rules.add({"GRU", "LSTM", "RNN"}, inferRecurrent);
 }
