@@ -6,6 +6,8 @@
 
 #include "Attention.h"
 
+#include "nibble/Dialect/Onnx/IR/DataTypes.h"
+
 using namespace mlir;
 using namespace nibble;
 using namespace nibble::onnx;
@@ -205,6 +207,90 @@ static LogicalResult convertAttention(NodeContext &context) {
 }
 
 //===----------------------------------------------------------------------===//
+// FlexAttention
+//===----------------------------------------------------------------------===//
+
+/// The subgraph that attribute `name` holds, or null.
+static Region *getSubgraph(NodeOp node, StringRef name) {
+  unsigned index = 0;
+  for (Attribute attribute : node.getNodeAttributes()) {
+    auto entry = cast<NodeAttributeAttr>(attribute);
+    if (!isa<GraphAttr>(entry.getValue()))
+      continue;
+    if (entry.getName() == name)
+      return &node->getRegion(index);
+    ++index;
+  }
+  return nullptr;
+}
+
+/// `numbers`, or what the subgraph `name` makes of them, rounded to `element`
+/// before.
+static FailureOr<TypedTensor> modify(NodeContext &context, StringRef name,
+                                     const TypedTensor &numbers, Type element) {
+  Region *body = getSubgraph(context.node, name);
+  if (!body)
+    return numbers;
+  Value given = buildCast(context, numbers.tensor, numbers.element, element);
+  FailureOr<Value> made = inlineFunction(context, *body, given);
+  if (failed(made))
+    return failure();
+  auto type = cast<RankedTensorType>((*made).getType());
+  if (type.getRank() != 4 || type.getElementType() != getStoredType(element))
+    return context.fail("the subgraph " + name +
+                        " changes the type of its input");
+  TypedTensor result = numbers;
+  result.tensor = buildCast(context, *made, element, numbers.element);
+  ScalarBuilder scalar = context.scalar();
+  for (int64_t axis = 0; axis < 4; ++axis) {
+    auto getExtent = [&](Value tensor) {
+      return context.toValue(
+          getSize(context.rewriter, context.loc, tensor, axis));
+    };
+    context.check(scalar.equal(getExtent(numbers.tensor), getExtent(*made)),
+                  "the subgraph " + name + " changes the shape of its input");
+  }
+  return result;
+}
+
+static LogicalResult convertFlexAttention(NodeContext &context) {
+  TypedTensor query = getTensor(context, 0), key = getTensor(context, 1),
+              value = getTensor(context, 2);
+  for (const TypedTensor *tensor : {&query, &key, &value})
+    if (tensor->dimensions.size() != 4)
+      return context.fail("expects tensors of rank 4");
+  agree(context, "batch size", {{&query, 0}, {&key, 0}, {&value, 0}});
+  agree(context, "number of key heads", {{&key, 1}, {&value, 1}});
+  agree(context, "number of keys", {{&key, 2}, {&value, 2}});
+  agree(context, "size of a query", {{&query, 3}, {&key, 3}});
+  agree(context, "number of queries", {{&query, 2}});
+  auto scores = buildScores(context, query, key);
+  FailureOr<double> scale = getScale(context, query);
+  if (failed(scores) || failed(scale))
+    return failure();
+  Type element = query.element;
+  Type precision = scores->element;
+  if (int64_t given = context.node.getInt("softmax_precision", 0))
+    precision = onnx::getElementType(context.rewriter.getContext(), given);
+  if (!isa_and_present<FloatType>(precision))
+    return context.fail("softmax_precision names no type of floats");
+  Type type = precision.isF64() ? precision : scores->element;
+  TypedTensor logits =
+      buildLogits(context, *scores, *scale, /*softcap=*/0, {}, nullptr, type);
+  auto modified = modify(context, "score_mod", logits, precision);
+  if (failed(modified))
+    return failure();
+  auto probabilities = modify(
+      context, "prob_mod", buildProbabilities(context, *modified), precision);
+  if (failed(probabilities))
+    return failure();
+  auto sums = buildWeightedSum(context, *probabilities, value, element);
+  if (failed(sums))
+    return failure();
+  return context.replace(sums->tensor);
+}
+
+//===----------------------------------------------------------------------===//
 // RotaryEmbedding
 //===----------------------------------------------------------------------===//
 
@@ -243,5 +329,6 @@ static LogicalResult convertRotaryEmbedding(NodeContext &context) {
 
 void nibble::addAttentionConversions(NodeConversions &conversions) {
   conversions.add("Attention", 23, convertAttention);
+  conversions.add("ai.onnx.preview", "FlexAttention", 1, convertFlexAttention);
   conversions.add("RotaryEmbedding", 23, convertRotaryEmbedding);
 }

@@ -102,6 +102,21 @@ getReturnedTypes(NodeContext &context, Region &body) {
   return types;
 }
 
+FailureOr<Value> nibble::inlineFunction(NodeContext &context, Region &body,
+                                        Value argument) {
+  Block &block = body.front();
+  auto returned = getReturnedTypes(context, body);
+  if (failed(returned))
+    return failure();
+  if (block.getNumArguments() != 1 || returned->size() != 1 ||
+      !canCast(cast<RankedTensorType>(argument.getType()),
+               getPlainType(block.getArgument(0).getType())))
+    return context.fail("a subgraph does not take one tensor of this type and "
+                        "give one");
+  Value given = toArgument(context, argument, block.getArgument(0).getType());
+  return toPlain(context, inlineBody(context, body, given).front());
+}
+
 /// The only element of a tensor: [] or [1, …].
 static Value extractOnly(NodeContext &context, Value tensor) {
   int64_t rank = cast<RankedTensorType>(tensor.getType()).getRank();

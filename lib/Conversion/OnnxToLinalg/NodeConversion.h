@@ -200,6 +200,11 @@ struct DynamicCodes {
 DynamicCodes buildDynamicCodes(NodeContext &context, mlir::Value x,
                                mlir::RankedTensorType type);
 
+/// What a subgraph with one input makes of a plain tensor; its nodes are
+/// converted later.
+mlir::FailureOr<mlir::Value>
+inlineFunction(NodeContext &context, mlir::Region &body, mlir::Value argument);
+
 /// The matrix product over the last two dimensions of tensors of rank at least
 /// 2 of computed numbers, the others broadcast. Sums go in ascending order.
 mlir::Value buildMatMul(NodeContext &context, mlir::Value lhs,

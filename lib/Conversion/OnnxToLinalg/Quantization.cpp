@@ -4,7 +4,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "NodeConversion.h"
+#include "Indexing.h"
 
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -42,14 +42,39 @@ struct Granularity {
 };
 } // namespace
 
+/// Checks that there is a scale, and where there are any a zero point, for each
+/// element.
+static void checkScales(NodeContext &context, const Granularity &granularity) {
+  bool hasZeros = context.getNumInputs() > 2 && !context.isAbsent(2);
+  int64_t scaleRank = context.getInputType(1).getRank();
+  if (hasZeros && context.getInputType(2).getRank() == scaleRank)
+    for (int64_t i = 0; i < scaleRank; ++i)
+      checkSameSize(context, 1, i, 2, i);
+  if (granularity.block == 0)
+    return checkSameSize(context, 0, granularity.axis, 1, 0);
+  for (int64_t i = 0; i < scaleRank; ++i)
+    if (i != granularity.axis)
+      checkSameSize(context, 0, i, 1, i);
+  auto getExtent = [&](unsigned input) {
+    return context.toValue(getSize(context.rewriter, context.loc,
+                                   context.getInput(input), granularity.axis));
+  };
+  if (context.getInputType(0).isDynamicDim(granularity.axis) ||
+      context.getInputType(1).isDynamicDim(granularity.axis)) {
+    ScalarBuilder scalar = context.scalar();
+    Value covered = scalar.mul(getExtent(1), scalar.index(granularity.block));
+    context.check(scalar.lessEqual(getExtent(0), covered),
+                  "there is not a scale for each block");
+  }
+}
+
 static FailureOr<Granularity> getGranularity(NodeContext &context) {
   RankedTensorType type = context.getInputType(0);
   RankedTensorType scales = context.getInputType(1);
   Granularity result;
   result.block = context.node.getInt("block_size", 0);
-  if (scales.getRank() == 0 ||
-      (scales.getRank() == 1 && scales.getDimSize(0) == 1 &&
-       result.block == 0 && type.getRank() != 1))
+  bool isOne = scales.getRank() == 1 && scales.getDimSize(0) == 1;
+  if (scales.getRank() == 0 || (isOne && result.block == 0))
     return result;
   std::optional<int64_t> axis =
       normalizeAxis(context.node.getInt("axis", 1), type.getRank());
@@ -60,11 +85,12 @@ static FailureOr<Granularity> getGranularity(NodeContext &context) {
     return context.fail(
         "expects one scale, one for each slice along the axis, or blocks of "
         "the input's rank");
+  checkScales(context, result);
   return result;
 }
 
-static Value extract(ScalarBuilder &scalar, Value tensor, ValueRange indices,
-                     Type element) {
+static Value extractNumber(ScalarBuilder &scalar, Value tensor,
+                           ValueRange indices, Type element) {
   Value stored =
       tensor::ExtractOp::create(scalar.builder, scalar.loc, tensor, indices);
   return scalar.decode(stored, element);
@@ -88,16 +114,16 @@ static LogicalResult convertDequantizeLinear(NodeContext &context) {
   return context.replace(buildTensor(
       context.rewriter, context.loc, context.getSizes(x),
       getStoredType(element), [&](ScalarBuilder &scalar, ValueRange indices) {
-        Value number = extract(scalar, x, indices, code);
-        Value scale =
-            extract(scalar, scales,
-                    granularity->locate(scalar, scales, indices), scaleType);
+        Value number = extractNumber(scalar, x, indices, code);
+        Value scale = extractNumber(
+            scalar, scales, granularity->locate(scalar, scales, indices),
+            scaleType);
         scale = scalar.convert(scale, scaleType, f32);
         // Differences of integers are exact in i32.
         bool isInteger = isa<IntegerType>(code);
         number = scalar.convert(number, code, isInteger ? i32 : f32);
         if (zeros) {
-          Value zero = extract(
+          Value zero = extractNumber(
               scalar, zeros, granularity->locate(scalar, zeros, indices), code);
           zero = scalar.convert(zero, code, isInteger ? i32 : f32);
           number = scalar.sub(number, zero);
@@ -172,18 +198,20 @@ static LogicalResult convertQuantizeLinear(NodeContext &context) {
       context.rewriter, context.loc, context.getSizes(x),
       getStoredType(element), [&](ScalarBuilder &scalar, ValueRange indices) {
         Value number =
-            scalar.convert(extract(scalar, x, indices, type), type, f32);
+            scalar.convert(extractNumber(scalar, x, indices, type), type, f32);
         Value scale = scalar.convert(
-            extract(scalar, scales,
-                    granularity->locate(scalar, scales, indices), scaleType),
+            extractNumber(scalar, scales,
+                          granularity->locate(scalar, scales, indices),
+                          scaleType),
             scaleType, f32);
         Value quotient = scalar.div(number, scale);
         if (isa<Float16Type, BFloat16Type>(precision))
           quotient = scalar.roundTo(quotient, precision);
         Value zero;
         if (zeros)
-          zero = extract(scalar, zeros,
-                         granularity->locate(scalar, zeros, indices), zeroType);
+          zero = extractNumber(scalar, zeros,
+                               granularity->locate(scalar, zeros, indices),
+                               zeroType);
         return buildLinearCode(scalar, quotient, zero, zeroType, element,
                                overflow);
       }));

@@ -66,6 +66,16 @@ static void inferAttention(RuleContext &context) {
               Shape{query->batch, query->heads, query->sequence, total});
 }
 
+/// Q, K, V, all [batch, heads, sequence, size] → Y.
+static void inferFlexAttention(RuleContext &context) {
+  auto query = context.getShape(0), value = context.getShape(2);
+  Type type = context.getElementType(0);
+  if (!query || query->size() != 4 || !value || value->size() != 4)
+    return context.set(0, type);
+  context.set(0, type,
+              Shape{(*query)[0], (*query)[1], (*query)[2], (*value)[3]});
+}
+
 /// com.microsoft: query, key, value, past_key, past_value, … → output,
 /// present_key, present_value. All of Q, K, V may be packed into the query.
 static void inferGroupQueryAttention(RuleContext &context) {
@@ -159,6 +169,7 @@ static void inferPackedAttention(RuleContext &context) {
 
 void onnx::addAttentionRules(ShapeRules &rules) {
   rules.add({"Attention"}, inferAttention);
+  rules.add("ai.onnx.preview", "FlexAttention", 1, inferFlexAttention);
   rules.add({"RotaryEmbedding"}, inferSameAsFirst);
   rules.add("com.microsoft", "RotaryEmbedding", 1, inferSameAsFirst);
   rules.add("com.microsoft", "Attention", 1, inferPackedAttention);
