@@ -240,6 +240,53 @@ static LogicalResult checkSupported(ModuleOp module) {
          << "no conversion to plain IR for " << names;
 }
 
+/// Whether a result is part of a larger tensor.
+static bool isSlice(OpResult value);
+
+static bool isSlice(Value value) {
+  auto result = dyn_cast<OpResult>(value);
+  return result && isSlice(result);
+}
+
+static bool isSlice(OpResult value) {
+  unsigned index = value.getResultNumber();
+  Operation *op = value.getOwner();
+  if (isa<tensor::ExtractSliceOp>(op))
+    return true;
+  if (isa<tensor::CastOp, tensor::ExpandShapeOp, tensor::CollapseShapeOp>(op))
+    return isSlice(op->getOperand(0));
+  if (auto choice = dyn_cast<scf::IfOp>(op))
+    return isSlice(choice.thenYield().getOperand(index)) ||
+           isSlice(choice.elseYield().getOperand(index));
+  if (auto loop = dyn_cast<scf::ForOp>(op))
+    return isSlice(loop.getInitArgs()[index]) ||
+           isSlice(loop.getYieldedValues()[index]);
+  return isa<scf::WhileOp>(op);
+}
+
+/// Copies what a function returns of a larger tensor: bufferization takes a
+/// buffer with strides that are not known for one without.
+static void copyReturnedSlices(func::FuncOp function) {
+  function.walk([&](func::ReturnOp end) {
+    for (OpOperand &operand : end->getOpOperands()) {
+      if (!isa<RankedTensorType>(operand.get().getType()) ||
+          !isSlice(operand.get()))
+        continue;
+      OpBuilder builder(end);
+      Location loc = operand.get().getLoc();
+      Type type =
+          cast<RankedTensorType>(operand.get().getType()).getElementType();
+      Value empty = tensor::EmptyOp::create(
+          builder, loc, tensor::getMixedSizes(builder, loc, operand.get()),
+          type);
+      if (empty.getType() != operand.get().getType())
+        continue;
+      operand.set(linalg::CopyOp::create(builder, loc, operand.get(), empty)
+                      .getResult(0));
+    }
+  });
+}
+
 namespace {
 struct ConvertOnnxToLinalg
     : nibble::impl::ConvertOnnxToLinalgBase<ConvertOnnxToLinalg> {
@@ -255,8 +302,10 @@ struct ConvertOnnxToLinalg
          llvm::to_vector(module->getDiscardableAttrs()))
       if (attribute.getName().strref().starts_with("onnx."))
         module->removeDiscardableAttr(attribute.getName());
-    for (auto function : module.getOps<func::FuncOp>())
+    for (auto function : module.getOps<func::FuncOp>()) {
       function->removeAttr(kGraphAttrName);
+      copyReturnedSlices(function);
+    }
   }
 
 private:
