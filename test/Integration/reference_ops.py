@@ -43,6 +43,13 @@ MUST_COVER = {
     "ScatterElements", "ScatterND", "Shape", "Sigmoid", "Slice", "Softmax", "Split",
     "Sqrt", "Squeeze", "Sub", "Swish", "Tanh", "Tile", "TopK", "Transpose", "Trilu",
     "Unique", "Unsqueeze", "Where",
+    "Add", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Conv",
+    "ConvTranspose", "DequantizeLinear", "Div", "DynamicQuantizeLinear", "Erf", "Expand",
+    "Gather", "Gelu", "Gemm", "MaxPool", "Pad", "Resize", "HardSigmoid", "LeakyRelu", "LogSoftmax",
+    "MatMul", "MatMulInteger", "Mul", "Pow", "QLinearMatMul", "QuantizeLinear", "Range",
+    "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Relu", "Reshape", "Shape",
+    "Sigmoid", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Swish", "Tanh",
+    "Transpose", "Trilu", "Unsqueeze", "Where",
 }
 
 
