@@ -30,6 +30,8 @@ HALF_PRECISION = {
     "test_attention_4d_attn_mask_causal_bf16_expanded",
     "test_attention_4d_causal_bf16_expanded",
     "test_attention_4d_causal_fp16_expanded",
+    "test_attention_4d_causal_padded_kv_bf16_expanded",
+    "test_attention_4d_padded_kv_bf16_expanded",
 }
 # Ops of which at least one case must run.
 MUST_COVER = {
