@@ -26,6 +26,7 @@ using namespace nibble;
 
 void nibble::buildGraphPipeline(OpPassManager &passes) {
   passes.addPass(onnx::createOnnxInlineFunctions());
+  passes.addPass(onnx::createOnnxChooseBranches());
   passes.addPass(onnx::createOnnxInferShapes());
   passes.addPass(onnx::createOnnxFoldConstants());
   passes.addPass(createConvertOnnxToNibble());

@@ -796,7 +796,19 @@ static LogicalResult convertBatchedScan(NodeContext &context) {
   return context.replace(loop.getResults());
 }
 
+/// What --onnx-choose-branches leaves: the condition must be as it was assumed.
+static LogicalResult convertCheck(NodeContext &context) {
+  ScalarBuilder scalar = context.scalar();
+  bool expected = context.node.getInt("expected", 1) != 0;
+  Value condition = extractOnly(context, context.getInput(0));
+  context.check(scalar.equal(condition, scalar.boolean(expected)),
+                "takes the branch that gives another rank, which is not "
+                "compiled: what follows takes the lower rank");
+  return context.replace({});
+}
+
 void nibble::addControlConversions(NodeConversions &conversions) {
+  conversions.add("nibble", "Check", 0, convertCheck);
   conversions.add("If", 1, convertIf);
   conversions.add("Loop", 1, convertLoop);
   conversions.add("Scan", 8, convertBatchedScan);

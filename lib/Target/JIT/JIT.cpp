@@ -133,6 +133,7 @@ FailureOr<std::unique_ptr<CompiledModel>>
 CompiledModel::compile(ModuleOp module, const CompileOptions &options) {
   PassManager shapes(module.getContext());
   shapes.addPass(onnx::createOnnxInlineFunctions());
+  shapes.addPass(onnx::createOnnxChooseBranches());
   shapes.addPass(onnx::createOnnxInferShapes());
   if (failed(shapes.run(module)))
     return failure();

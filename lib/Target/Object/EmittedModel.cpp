@@ -402,6 +402,8 @@ loadRuntime(StringRef triple, llvm::LLVMContext &context) {
 FailureOr<std::unique_ptr<EmittedModel>>
 EmittedModel::emit(ModuleOp module, const EmitOptions &options) {
   PassManager shapes(module.getContext());
+  shapes.addPass(onnx::createOnnxInlineFunctions());
+  shapes.addPass(onnx::createOnnxChooseBranches());
   shapes.addPass(onnx::createOnnxInferShapes());
   if (failed(shapes.run(module)))
     return failure();

@@ -4,9 +4,9 @@
 // attribute; a version of its own; an input that is left out.
 // CHECK-LABEL: func.func @main
 // CHECK-SAME: (%[[A:.*]]: tensor<i1>, %[[X:.*]]: tensor<?x2xf32>)
+// CHECK: %[[ABSENT:.*]] = onnx.absent
 // CHECK: %[[F:.*]] = onnx.node "Constant"() name "call/inner/factor" outputs ["call/inner/factor"] {value_float = 3.000000e+00 : f32}
 // CHECK: %[[S:.*]] = onnx.node "Mul"(%[[X]], %[[F]]) name "call/inner/y" outputs ["call/scaled"]
-// CHECK: %[[ABSENT:.*]] = onnx.absent
 // CHECK: %[[Y:.*]] = onnx.node "Clip"(%[[S]], %[[ABSENT]]) name "call/limit" outputs ["y"]
 // CHECK-SAME: onnx.opsets = [#onnx.opset<12 in "">]
 // CHECK-SAME: -> tensor<?x2xf32>

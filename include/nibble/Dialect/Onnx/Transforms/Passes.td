@@ -132,4 +132,39 @@ def OnnxInlineFunctions : Pass<"onnx-inline-functions", "::mlir::ModuleOp"> {
   let dependentDialects = ["::nibble::onnx::OnnxDialect"];
 }
 
+def OnnxChooseBranches : Pass<"onnx-choose-branches", "::mlir::ModuleOp"> {
+  let summary = "Decide Ifs whose condition is known or whose branches differ in rank";
+  let description = [{
+    Puts a branch in the place of an `If` whose condition is constant after
+    `onnx-infer-shapes` and `onnx-fold-constants`, which it runs as often as a decision
+    makes more known.
+
+    Compiled code has a rank for every tensor. Exporters write "remove this dimension
+    if its size is 1" as an `If` whose branches differ in rank, and what follows works
+    for one of them only. Of such an `If` the branch with the lower rank is taken, and
+    a node `Check` of the domain `nibble` ends the run with an error where the
+    condition asks for the other one.
+
+    ```mlir
+    %c = onnx.node "Equal"(%size, %one) outputs ["c"] : … -> tensor<1xi1>
+    %y = onnx.node "If"(%c) name "squeeze" outputs ["y"] {then_branch = …, else_branch = …} : … {
+      %s = onnx.node "Squeeze"(%x, %axes) outputs ["s"] : … -> tensor<?x128xf32>
+      onnx.return %s : tensor<?x128xf32>
+    }, {
+      %i = onnx.node "Identity"(%x) outputs ["i"] : … -> tensor<?x128x?xf32>
+      onnx.return %i : tensor<?x128x?xf32>
+    }
+    ```
+    ⇒
+    ```mlir
+    onnx.node "Check" in "nibble"(%c) name "squeeze" outputs [] {expected = 1 : i64} : …
+    %s = onnx.node "Squeeze"(%x, %axes) outputs ["s"] : … -> tensor<?x128xf32>
+    ```
+
+    The pass is for models that are compiled, not for ones that are exported again.
+  }];
+  let statistics = [Statistic<"numChosen", "chosen", "Ifs replaced by a branch">];
+  let dependentDialects = ["::nibble::onnx::OnnxDialect"];
+}
+
 #endif // NIBBLE_DIALECT_ONNX_TRANSFORMS_PASSES_TD
