@@ -658,6 +658,14 @@ static LogicalResult convertGather(NodeContext &context) {
                                             *axis)
                                .getResult());
   Value table = context.getInput(0);
+  bool quantized = isQuantized(context.getInputType(0));
+  Value table = quantized ? context.node.getInput(0) : context.getInput(0);
+  checkIndices(context, 1,
+               getSize(context.rewriter, context.loc, table, *axis));
+  if (quantized)
+    return context.replace(
+        GatherOp::create(context.rewriter, context.loc, table, indices, *axis)
+            .getResult());
   Sizes own = context.getSizes(table), sizes;
   llvm::append_range(sizes, ArrayRef(own).take_front(*axis));
   llvm::append_range(sizes, context.getSizes(indices));
