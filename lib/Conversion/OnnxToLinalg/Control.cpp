@@ -233,7 +233,7 @@ public:
   }
 
   /// `rows` with the row `element` at `position`, after `count` others have
-  /// been added. Elements of rows that are not added are zero where `zeros`.
+  /// been added.
   Value add(Value rows, Value element, Value count, Value position) {
     OpBuilder &builder = context.rewriter;
     Location loc = context.loc;
