@@ -20,12 +20,6 @@ using namespace nibble;
 void nibble::buildCpuTensorPipeline(OpPassManager &passes,
                                     const CpuOptions &options) {
   buildGraphPipeline(passes);
-  passes.addPass(onnx::createOnnxInlineFunctions());
-  passes.addPass(onnx::createOnnxChooseBranches());
-  passes.addPass(onnx::createOnnxInferShapes());
-  passes.addPass(onnx::createOnnxFoldConstants());
-  // {func, onnx, nibble}
-  buildRaisePipeline(passes);
   passes.addPass(createConvertOnnxToLinalg());
   passes.addPass(createCanonicalizerPass());
   passes.addPass(createCSEPass());

@@ -43,7 +43,7 @@ mlir::Type getComputedType(mlir::Type element);
 mlir::RankedTensorType getStoredType(mlir::RankedTensorType type);
 
 /// What happens to a number beyond the largest finite one of its format.
-enum class Overflow {
+enum class OutOfRange {
   /// It becomes the largest finite number of that sign, infinity too.
   Saturate,
   /// It becomes infinity, or NaN where the format has no infinity.
@@ -66,7 +66,7 @@ public:
   /// `number`, of the computed type, as it is stored in an `element`. An
   /// integer wider than the element keeps its low bits.
   mlir::Value encode(mlir::Value number, mlir::Type element,
-                     Overflow overflow = Overflow::Propagate);
+                     OutOfRange overflow = OutOfRange::Propagate);
 
   /// A number computed as `from` as one computed as `to`. Floats become
   /// integers by truncation, saturating, NaN as 0; everything but 0 becomes
@@ -122,7 +122,7 @@ public:
 
 private:
   mlir::Value encodeSmallFloat(mlir::Value number, mlir::FloatType type,
-                               Overflow overflow);
+                               OutOfRange overflow);
   mlir::Value encodeBF16(mlir::Value number);
   mlir::Value wrap(mlir::Value number, mlir::IntegerType element);
   mlir::Value toInteger(mlir::Value number, mlir::IntegerType element);

@@ -312,7 +312,7 @@ static Value buildCode(ScalarBuilder &scalar, QuantizedAttr encoding,
   if (storage.isFloat()) {
     if (storage.getKind() == CodeKind::F4E2M1FN)
       quotient = orZero(scalar, quotient);
-    return scalar.encode(quotient, code, Overflow::Saturate);
+    return scalar.encode(quotient, code, OutOfRange::Saturate);
   }
   quotient = orZero(scalar, quotient);
   bool hasIntegerZero = isa_and_present<StorageAttr>(encoding.getZero());

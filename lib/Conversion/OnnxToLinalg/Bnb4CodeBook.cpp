@@ -4,7 +4,7 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// A file of its own, because Numerics and ScalarBuilder both have an Overflow.
+// A file of its own, because Numerics and ScalarBuilder both have an OutOfRange.
 //
 //===----------------------------------------------------------------------===//
 

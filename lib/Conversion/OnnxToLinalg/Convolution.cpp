@@ -468,7 +468,7 @@ static LogicalResult convertQLinearConv(NodeContext &context) {
         Value scale = scalar.div(scalar.mul(args[1], args[2]), args[3]);
         Value quotient = scalar.mul(scalar.convert(args[0], i32, f32), scale);
         return buildLinearCode(scalar, quotient, args[4], element, element,
-                               Overflow::Saturate);
+                               OutOfRange::Saturate);
       }));
 }
 

@@ -451,14 +451,14 @@ static LogicalResult convertCast(NodeContext &context) {
   if (!declared || !getStoredType(declared))
     return context.fail("the result is not known to be a tensor of numbers "
                         "(run --onnx-infer-shapes)");
-  Overflow overflow = context.node.getInt("saturate", 1) ? Overflow::Saturate
-                                                         : Overflow::Propagate;
+  OutOfRange overflow = context.node.getInt("saturate", 1) ? OutOfRange::Saturate
+                                                         : OutOfRange::Propagate;
   // Only formats of 8 bits and fewer saturate.
   Type to = declared.getElementType();
   if (isa<Float8E8M0FNUType>(to) && to != context.getElementType(0))
     return convertCastToExponent(context);
   if (to.getIntOrFloatBitWidth() > 8)
-    overflow = Overflow::Propagate;
+    overflow = OutOfRange::Propagate;
   return context.replace(buildCast(context, context.getInput(0),
                                    context.getElementType(0), to, overflow));
 }

@@ -335,7 +335,7 @@ static LogicalResult convertQLinearMatMul(NodeContext &context) {
             scalar.div(scalar.mul(toFloat(1), toFloat(2)), toFloat(3));
         Value quotient = scalar.mul(toFloat(0), scale);
         return buildLinearCode(scalar, quotient, args[4], element, element,
-                               Overflow::Saturate);
+                               OutOfRange::Saturate);
       }));
 }
 

@@ -270,7 +270,7 @@ Value nibble::buildBroadcast(NodeContext &context, ValueRange tensors,
 }
 
 Value nibble::buildCast(NodeContext &context, Value tensor, Type from, Type to,
-                        Overflow overflow) {
+                        OutOfRange overflow) {
   if (from == to)
     return tensor;
   int64_t rank = cast<RankedTensorType>(tensor.getType()).getRank();

@@ -168,7 +168,7 @@ mlir::Value buildBroadcast(NodeContext &context, mlir::ValueRange tensors,
 
 /// The elements of `tensor`, of type `from`, converted to `to`.
 mlir::Value buildCast(NodeContext &context, mlir::Value tensor, mlir::Type from,
-                      mlir::Type to, Overflow overflow = Overflow::Propagate);
+                      mlir::Type to, OutOfRange overflow = OutOfRange::Propagate);
 
 /// `axis` counted from the front; std::nullopt where it is out of range.
 std::optional<int64_t> normalizeAxis(int64_t axis, int64_t rank);
@@ -190,7 +190,7 @@ mlir::FailureOr<mlir::Value> subtractZeroPoint(NodeContext &context,
 /// `zero` (of type `zeroType`, or null) added, saturated.
 mlir::Value buildLinearCode(ScalarBuilder &scalar, mlir::Value quotient,
                             mlir::Value zero, mlir::Type zeroType,
-                            mlir::Type element, Overflow overflow);
+                            mlir::Type element, OutOfRange overflow);
 
 /// What DynamicQuantizeLinear gives: codes, one scale and one zero point.
 struct DynamicCodes {

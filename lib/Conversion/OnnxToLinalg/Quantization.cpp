@@ -139,7 +139,7 @@ static LogicalResult convertDequantizeLinear(NodeContext &context) {
 //===----------------------------------------------------------------------===//
 
 Value nibble::buildLinearCode(ScalarBuilder &scalar, Value quotient, Value zero,
-                              Type zeroType, Type element, Overflow overflow) {
+                              Type zeroType, Type element, OutOfRange overflow) {
   if (isa<FloatType>(element)) {
     if (zero)
       quotient = scalar.add(quotient,
@@ -175,8 +175,8 @@ static LogicalResult convertQuantizeLinear(NodeContext &context) {
     return context.fail("the elements of the result are not known "
                         "(run --onnx-infer-shapes)");
   Type type = context.getElementType(0), scaleType = context.getElementType(1);
-  Overflow overflow = context.node.getInt("saturate", 1) ? Overflow::Saturate
-                                                         : Overflow::Propagate;
+  OutOfRange overflow = context.node.getInt("saturate", 1) ? OutOfRange::Saturate
+                                                         : OutOfRange::Propagate;
   // ONNX divides in the precision of the input, or in the one that is asked
   // for.
   Type precision = scaleType;
@@ -261,14 +261,14 @@ DynamicCodes nibble::buildDynamicCodes(NodeContext &context, Value x,
                                 Value quotient =
                                     scalar.div(scalar.neg(args[0]), args[1]);
                                 return buildLinearCode(scalar, quotient, {}, {},
-                                                       u8, Overflow::Saturate);
+                                                       u8, OutOfRange::Saturate);
                               });
   auto zeroType = RankedTensorType::get({}, u8);
   Value codes = buildBroadcast(
       context, {x, scale, zero}, {type, scalarType, zeroType}, u8,
       [&](ScalarBuilder &scalar, ValueRange args) {
         return buildLinearCode(scalar, scalar.div(args[0], args[1]), args[2],
-                               u8, u8, Overflow::Saturate);
+                               u8, u8, OutOfRange::Saturate);
       });
   return {codes, scale, zero, u8};
 }

@@ -648,16 +648,6 @@ static LogicalResult convertGather(NodeContext &context) {
       normalizeAxis(context.node.getInt("axis", 0), rank);
   if (!axis)
     return context.fail("axis is out of range");
-  bool isCoded = isQuantized(context.getInputType(0));
-  Value whole = isCoded ? context.node.getInput(0) : context.getInput(0);
-  checkIndices(context, 1,
-               getSize(context.rewriter, context.loc, whole, *axis));
-  if (isCoded)
-    return context.replace(GatherOp::create(context.rewriter, context.loc,
-                                            context.node.getInput(0), indices,
-                                            *axis)
-                               .getResult());
-  Value table = context.getInput(0);
   bool quantized = isQuantized(context.getInputType(0));
   Value table = quantized ? context.node.getInput(0) : context.getInput(0);
   checkIndices(context, 1,

@@ -396,7 +396,7 @@ Value LinearCode::dequantize(ScalarBuilder &scalar, Value code) const {
 
 Value LinearCode::quantize(ScalarBuilder &scalar, Value number) const {
   return buildLinearCode(scalar, scalar.div(number, scale), zero, element,
-                         element, Overflow::Saturate);
+                         element, OutOfRange::Saturate);
 }
 
 FailureOr<LinearCode> nibble::getLinearCode(NodeContext &context, Type element,

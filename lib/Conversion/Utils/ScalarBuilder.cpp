@@ -287,7 +287,7 @@ static APFloat toSingle(APFloat value) {
 // ones are added to a power of two whose ulp is the format's smallest number,
 // so that the addition rounds.
 Value ScalarBuilder::encodeSmallFloat(Value number, FloatType type,
-                                      Overflow overflow) {
+                                      OutOfRange overflow) {
   const llvm::fltSemantics &format = type.getFloatSemantics();
   Type i32 = builder.getI32Type();
   auto shiftRight = [&](Value a, int64_t bits) -> Value {
@@ -332,9 +332,9 @@ Value ScalarBuilder::encodeSmallFloat(Value number, FloatType type,
   int64_t notANumber =
       APFloat::semanticsHasNaN(format) ? getBits(APFloat::getNaN(format)) : 0;
   int64_t beyond = largest;
-  if (overflow == Overflow::Propagate && APFloat::semanticsHasInf(format))
+  if (overflow == OutOfRange::Propagate && APFloat::semanticsHasInf(format))
     beyond = getBits(APFloat::getInf(format));
-  else if (overflow == Overflow::Propagate && APFloat::semanticsHasNaN(format))
+  else if (overflow == OutOfRange::Propagate && APFloat::semanticsHasNaN(format))
     beyond = notANumber;
   Value tooLarge = arith::OrIOp::create(builder, loc, isAbove(code, largest),
                                         isAbove(magnitude, 0x7f7fffff));
@@ -400,14 +400,14 @@ Value ScalarBuilder::wrap(Value number, IntegerType element) {
   return arith::ShRSIOp::create(builder, loc, top, bits);
 }
 
-Value ScalarBuilder::encode(Value number, Type element, Overflow overflow) {
+Value ScalarBuilder::encode(Value number, Type element, OutOfRange overflow) {
   if (auto integer = dyn_cast<IntegerType>(element))
     return wrap(number, integer);
   if (element.isF64() || number.getType() == element)
     return number;
   if (element.isF16()) {
     Value rounded = arith::TruncFOp::create(builder, loc, element, number);
-    if (overflow == Overflow::Propagate)
+    if (overflow == OutOfRange::Propagate)
       return rounded;
     Value limit = constant(number.getType(), 65504);
     return arith::TruncFOp::create(builder, loc, element,
