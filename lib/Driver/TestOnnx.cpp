@@ -190,8 +190,13 @@ static std::string findDifference(const HostTensor &actual,
 //===----------------------------------------------------------------------===//
 
 /// How a case's model becomes code.
-static FailureOr<std::unique_ptr<CompiledModel>> compileModel(ModuleOp module) {
-  return CompiledModel::compile(module);
+static FailureOr<std::unique_ptr<CompiledModel>>
+compileModel(ModuleOp module, const TestOnnxCommand &command) {
+  CompileOptions options;
+  options.reference = command.reference;
+  // As exact as the tolerances of the cases want it.
+  options.compute = "f32";
+  return CompiledModel::compile(module, options);
 }
 
 /// The op type of a model with one node.
@@ -236,7 +241,7 @@ static Error runDataSet(const CompiledModel &model, StringRef folder,
 }
 
 /// Runs the case in `folder`. What is wrong is printed.
-static LogicalResult runCase(StringRef folder,
+static LogicalResult runCase(StringRef folder, const TestOnnxCommand &command,
                              llvm::function_ref<void(StringRef)> onOpName) {
   DialectRegistry registry;
   registerNibbleDialects(registry);
@@ -250,7 +255,7 @@ static LogicalResult runCase(StringRef folder,
   auto tolerance = readTolerance(folder);
   if (!tolerance)
     return failure(fail(llvm::toString(tolerance.takeError())));
-  auto model = compileModel(*module);
+  auto model = compileModel(*module, command);
   if (failed(model))
     return failure();
   for (unsigned set = 0;; ++set) {
@@ -313,15 +318,15 @@ static bool sendLine(int socket, llvm::json::Object object) {
 
 /// The life of a worker: runs the cases whose numbers come from `socket`.
 [[noreturn]] static void work(int socket, int log, ArrayRef<std::string> cases,
-                              unsigned timeout) {
+                              const TestOnnxCommand &command) {
   ::dup2(log, STDOUT_FILENO);
   ::dup2(log, STDERR_FILENO);
   // A check that fails in a model prints and aborts.
   std::setvbuf(stdout, nullptr, _IONBF, 0);
   uint32_t number;
   while (::read(socket, &number, sizeof(number)) == sizeof(number)) {
-    ::alarm(timeout);
-    LogicalResult result = runCase(cases[number], [&](StringRef op) {
+    ::alarm(command.timeout);
+    LogicalResult result = runCase(cases[number], command, [&](StringRef op) {
       sendLine(socket, llvm::json::Object{{"op", op}});
     });
     ::alarm(0);
@@ -335,8 +340,8 @@ namespace {
 /// A worker process, seen from the parent.
 class Worker {
 public:
-  Worker(ArrayRef<std::string> cases, unsigned timeout)
-      : cases(cases), timeout(timeout) {}
+  Worker(ArrayRef<std::string> cases, const TestOnnxCommand &command)
+      : cases(cases), command(command) {}
   ~Worker() { stop(); }
   Worker(const Worker &) = delete;
 
@@ -358,7 +363,7 @@ private:
   void endProcess(CaseResult &result);
 
   ArrayRef<std::string> cases;
-  unsigned timeout;
+  const TestOnnxCommand &command;
   pid_t process = -1;
   int socket = -1, log = -1;
   int64_t current = -1;
@@ -383,7 +388,7 @@ Error Worker::start() {
     return makeError(Twine("cannot start a worker: ") + std::strerror(errno));
   if (process == 0) {
     ::close(ends[0]);
-    work(ends[1], log, cases, timeout);
+    work(ends[1], log, cases, command);
   }
   ::close(ends[1]);
   socket = ends[0];
@@ -447,7 +452,8 @@ void Worker::endProcess(CaseResult &result) {
   process = -1;
   if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM) {
     result.outcome = Outcome::TimedOut;
-    result.reason = llvm::formatv("took longer than {0} s", timeout).str();
+    result.reason =
+        llvm::formatv("took longer than {0} s", command.timeout).str();
     return;
   }
   result.outcome = Outcome::Crashed;
@@ -509,7 +515,7 @@ runCases(ArrayRef<std::string> cases, const TestOnnxCommand &command,
                     : std::max(1u, std::thread::hardware_concurrency());
   std::vector<std::unique_ptr<Worker>> workers;
   for (size_t i = 0; i < std::min(jobs, cases.size()); ++i)
-    workers.push_back(std::make_unique<Worker>(cases, command.timeout));
+    workers.push_back(std::make_unique<Worker>(cases, command));
   // A worker that has died must not end this process when it is written to.
   auto previous = std::signal(SIGPIPE, SIG_IGN);
   llvm::scope_exit restore([&] { std::signal(SIGPIPE, previous); });

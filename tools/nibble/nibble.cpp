@@ -189,6 +189,8 @@ static void addTestOnnx(CLI::App &app, int &exitCode) {
                    "Seconds that one case may take")
       ->check(CLI::Range(1u, 86400u))
       ->capture_default_str();
+  verb->add_flag("--reference", command->reference,
+                 "Run the reference lowering instead of native code");
   verb->add_flag("--verbose", command->verbose,
                  "List each case that does not pass, with the reason");
   verb->add_flag("--json", command->json, "Print everything as JSON");

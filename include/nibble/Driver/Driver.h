@@ -90,6 +90,8 @@ struct TestOnnxCommand {
   unsigned jobs = 0;
   /// Seconds that a case may take.
   unsigned timeout = 20;
+  /// Run the reference lowering instead of native code.
+  bool reference = false;
   bool verbose = false;
   bool json = false;
 };
