@@ -22,13 +22,12 @@ struct SeparateDestinations
     SmallVector<tensor::EmptyOp> empties;
     getOperation()->walk([&](tensor::EmptyOp op) { empties.push_back(op); });
     for (tensor::EmptyOp op : empties) {
-      OpBuilder builder(op);
       for (OpOperand &use : llvm::make_early_inc_range(op->getUses())) {
-        if (op->hasOneUse())
-          break;
+        OpBuilder builder(use.getOwner());
         use.set(builder.clone(*op)->getResult(0));
         ++numCopies;
       }
+      op->erase();
     }
   }
 };

@@ -61,6 +61,9 @@ void nibble::buildBufferPipeline(OpPassManager &passes) {
   bufferization::BufferDeallocationPipelineOptions deallocation;
   bufferization::buildBufferDeallocationPipeline(passes, deallocation);
   passes.addPass(createConvertBufferizationToMemRefPass());
+  // A buffer is freed after its last use, not at the end of the function.
+  passes.addNestedPass<func::FuncOp>(
+      bufferization::createOptimizeAllocationLivenessPass());
   passes.addNestedPass<func::FuncOp>(LLVM::createLLVMRequestCWrappersPass());
   // {func, linalg, math, scf, memref, arith}
 }

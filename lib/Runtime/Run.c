@@ -14,13 +14,17 @@ struct nibble_allocation {
   struct nibble_allocation *previous, *next;
   /* Null for a buffer that no run owns. */
   struct nibble_run *run;
-  char padding[40];
+  size_t size;
+  char padding[32];
 };
 
 _Static_assert(sizeof(struct nibble_allocation) == 64,
                "a buffer starts at a multiple of 64 bytes");
 
 static _Thread_local struct nibble_run *current;
+
+/* Buffers from this size on are used again. */
+enum { LARGE = 64 * 1024 };
 
 /* Copies what fits. */
 static void copy_text(char *to, size_t size, const char *from) {
@@ -30,9 +34,25 @@ static void copy_text(char *to, size_t size, const char *from) {
   to[i] = 0;
 }
 
+static void free_all(struct nibble_allocation *allocation) {
+  while (allocation) {
+    struct nibble_allocation *next = allocation->next;
+    free(allocation);
+    allocation = next;
+  }
+}
+
+static void free_spare(struct nibble_run *run) {
+  free_all(run->spare);
+  run->spare = NULL;
+  run->spare_bytes = 0;
+}
+
 int nibble_run_call(struct nibble_run *run, void (*function)(void **),
                     void **arguments, const volatile int *stop) {
   run->allocations = NULL;
+  run->spare = NULL;
+  run->live_bytes = run->peak_bytes = run->spare_bytes = 0;
   run->stop = stop;
   run->outer = current;
   run->code = NIBBLE_RUN_OK;
@@ -41,19 +61,16 @@ int nibble_run_call(struct nibble_run *run, void (*function)(void **),
   if (_setjmp(run->entry) == 0)
     function(arguments);
   current = run->outer;
+  free_spare(run);
   if (run->code != NIBBLE_RUN_OK)
     nibble_run_free(run);
   return run->code;
 }
 
 void nibble_run_free(struct nibble_run *run) {
-  struct nibble_allocation *allocation = run->allocations;
+  free_spare(run);
+  free_all(run->allocations);
   run->allocations = NULL;
-  while (allocation) {
-    struct nibble_allocation *next = allocation->next;
-    free(allocation);
-    allocation = next;
-  }
 }
 
 void nibble_run_take(void *buffer) {
@@ -67,6 +84,8 @@ void nibble_run_take(void *buffer) {
     run->allocations = allocation->next;
   if (allocation->next)
     allocation->next->previous = allocation->previous;
+  if (allocation->size >= LARGE)
+    run->live_bytes -= allocation->size;
   allocation->run = NULL;
 }
 
@@ -115,12 +134,46 @@ void *nibble_run_allocate(size_t size) {
   allocation->previous = NULL;
   allocation->next = NULL;
   allocation->run = NULL;
+  allocation->size = size;
   return allocation + 1;
+}
+
+/* A spare buffer that `size` fills at least half; null where there is none. */
+static void *take_spare(struct nibble_run *run, size_t size) {
+  struct nibble_allocation **link = &run->spare, **best = NULL;
+  for (; *link; link = &(*link)->next)
+    if ((*link)->size >= size && (*link)->size / 2 <= size &&
+        (!best || (*link)->size < (*best)->size))
+      best = link;
+  if (!best)
+    return NULL;
+  struct nibble_allocation *allocation = *best;
+  *best = allocation->next;
+  run->spare_bytes -= allocation->size;
+  allocation->previous = allocation->next = NULL;
+  return allocation + 1;
+}
+
+static void *allocate_for(struct nibble_run *run, size_t size) {
+  if (!run || size < LARGE)
+    return nibble_run_allocate(size);
+  void *buffer = take_spare(run, size);
+  if (!buffer) {
+    if (run->live_bytes + run->spare_bytes + size > 2 * run->peak_bytes)
+      free_spare(run);
+    buffer = nibble_run_allocate(size);
+  }
+  if (!buffer)
+    return NULL;
+  run->live_bytes += ((struct nibble_allocation *)buffer - 1)->size;
+  if (run->live_bytes > run->peak_bytes)
+    run->peak_bytes = run->live_bytes;
+  return buffer;
 }
 
 void *_mlir_memref_to_llvm_aligned_alloc(size_t alignment, size_t size) {
   void *buffer = alignment <= sizeof(struct nibble_allocation)
-                     ? nibble_run_allocate(size)
+                     ? allocate_for(current, size)
                      : NULL;
   if (!buffer)
     fail_allocation(size);
@@ -143,6 +196,14 @@ void *_mlir_memref_to_llvm_alloc(size_t size) {
 void _mlir_memref_to_llvm_free(void *buffer) {
   if (!buffer)
     return;
+  struct nibble_allocation *allocation = (struct nibble_allocation *)buffer - 1;
+  struct nibble_run *run = allocation->run;
   nibble_run_take(buffer);
-  free((struct nibble_allocation *)buffer - 1);
+  if (!run || run != current || allocation->size < LARGE) {
+    free(allocation);
+    return;
+  }
+  allocation->next = run->spare;
+  run->spare = allocation;
+  run->spare_bytes += allocation->size;
 }

@@ -357,11 +357,12 @@ def ReturnByAddress : Pass<"nibble-return-by-address", "::mlir::ModuleOp"> {
 }
 
 def SeparateDestinations : Pass<"nibble-separate-destinations"> {
-  let summary = "Each op that writes to an empty tensor gets its own";
+  let summary = "Each op that writes to an empty tensor gets its own before it";
   let description = [{
     Common subexpressions include `tensor.empty`, so that after their elimination
     the whole model writes to a few empty tensors. Bufferization then compares
-    every two ops, which takes quadratic time. This undoes it.
+    every two ops, which takes quadratic time, and allocates all memory first. This
+    undoes it.
 
     ```mlir
     %e = tensor.empty(%n) : tensor<?xf32>
@@ -371,8 +372,8 @@ def SeparateDestinations : Pass<"nibble-separate-destinations"> {
     ⇒
     ```mlir
     %e = tensor.empty(%n) : tensor<?xf32>
-    %f = tensor.empty(%n) : tensor<?xf32>
     %a = linalg.fill ins(%x : f32) outs(%e : tensor<?xf32>) -> tensor<?xf32>
+    %f = tensor.empty(%n) : tensor<?xf32>
     %b = linalg.fill ins(%y : f32) outs(%f : tensor<?xf32>) -> tensor<?xf32>
     ```
   }];

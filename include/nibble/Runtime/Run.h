@@ -43,6 +43,12 @@ struct nibble_run {
   NIBBLE_ALIGN_16 char entry[512];
   /* The buffers that exist, the latest first. */
   struct nibble_allocation *allocations;
+  /* Buffers that were freed and wait to be used again, so that the pages of
+   * large ones are not given back and asked for over and over. */
+  struct nibble_allocation *spare;
+  /* Bytes of large buffers: in use, at most in use so far, and spare. Those in
+   * use and spare are at most twice those that were ever in use. */
+  size_t live_bytes, peak_bytes, spare_bytes;
   /* Ends the run when it is not null and points to anything but 0. */
   const volatile int *stop;
   /* The run that this thread was in before. */

@@ -55,6 +55,27 @@ TEST(Run, KeepsWhatTheCodeDoesNotFree) {
   _mlir_memref_to_llvm_free(kept);
 }
 
+TEST(Run, UsesLargeBuffersAgain) {
+  auto run = makeRun();
+  void *buffers[3];
+  auto code = [](void **arguments) {
+    constexpr size_t large = 1 << 20;
+    for (size_t i = 0; i < 3; ++i) {
+      // The last one would waste more than half of the spare one.
+      arguments[i] = allocate(i == 2 ? large / 4 : large - 1000 * i);
+      if (i < 2)
+        _mlir_memref_to_llvm_free(arguments[i]);
+    }
+    _mlir_memref_to_llvm_free(arguments[2]);
+  };
+  ASSERT_EQ(nibble_run_call(run.get(), code, buffers, nullptr), NIBBLE_RUN_OK);
+  EXPECT_EQ(buffers[0], buffers[1]);
+  EXPECT_NE(buffers[0], buffers[2]);
+  EXPECT_EQ(run->live_bytes, 0u);
+  EXPECT_EQ(run->peak_bytes, 1u << 20);
+  EXPECT_EQ(run->spare, nullptr);
+}
+
 // AddressSanitizer finds what leaks here.
 TEST(Run, FreesAllAfterAFailure) {
   auto run = makeRun();
