@@ -1,0 +1,152 @@
+# RUN: %python %s
+# REQUIRES: numpy, onnx, onnxruntime
+"""Kernels of every format and target row that this machine can run, over odd sizes.
+
+Float compute is compared with ONNX Runtime's MatMulNBits in f32, integer compute with what
+docs/Spec.md S13 says, written in NumPy in double precision. The result's place is filled
+with NaN before, and memory behind it must stay as it was.
+"""
+
+import pathlib
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+import compiled
+import support
+
+ROWS = ("x86-64", "x86-64-v3", "x86-64-v3+avxvnni", "x86-64-v4", "x86-64-v4+vnni")
+# Rows of activations: each size of a block, with and without a rest, and each regime.
+SIZES = (1, 2, 3, 4, 5, 8, 15, 17, 33, 65, 131)
+# Inputs, outputs, bits, group, asymmetric.
+FORMATS = [(256, 70, 4, 128, True), (200, 64, 4, 32, True), (130, 1, 4, 32, False),
+           (96, 129, 4, 16, True), (33, 63, 8, 32, True), (256, 65, 8, 128, False),
+           (260, 66, 2, 64, True), (128, 127, 2, 128, False), (384, 190, 4, 256, True)]
+
+
+def make_weight(random, format):
+    inputs, outputs, bits, group, asymmetric = format
+    groups = -(-inputs // group)
+    weight = {"codes": random.integers(0, 256, (outputs, groups, group * bits // 8), np.uint8),
+              "scales": (random.random((outputs, groups), np.float32) + 0.5) / 16}
+    if asymmetric:
+        weight["zeros"] = random.integers(
+            0, 256, (outputs, -(-groups * bits // 8)), np.uint8)
+    return weight
+
+
+def unpack(packed, bits, count):
+    """Codes in the low bits first, the last axis unpacked."""
+    shifts = np.arange(0, 8, bits)
+    codes = (packed[..., None] >> shifts) & ((1 << bits) - 1)
+    return codes.reshape(*packed.shape[:-1], -1)[..., :count].astype(np.int64)
+
+
+def expected_integer(x, weight, format):
+    """S13: rows of activations to i8 by groups of inputs, then the product."""
+    inputs, outputs, bits, group, asymmetric = format
+    groups = -(-inputs // group)
+    codes = unpack(weight["codes"], bits, group)
+    zeros = unpack(weight["zeros"], bits, groups) if asymmetric else 1 << (bits - 1)
+    zeros = np.broadcast_to(zeros, (outputs, groups))[..., None]
+    padded = np.zeros((len(x), groups * group), np.float32)
+    padded[:, :inputs] = x
+    padded = padded.reshape(len(x), groups, group)
+    largest = np.abs(padded).max(axis=2, keepdims=True)
+    scales = np.where(largest == 0, np.float32(1), largest / np.float32(127))
+    rounded = np.clip(np.rint(padded / scales), -128, 127)
+    values = rounded * scales.astype(np.float64)
+    w = (codes - zeros) * weight["scales"][..., None].astype(np.float64)
+    w.reshape(outputs, -1)[:, inputs:] = 0
+    return np.einsum("mgk,ngk->mn", values, w)
+
+
+def make_model(random):
+    """One product for each format, each of an input of its own."""
+    nodes, initializers, inputs, outputs, weights = [], [], [], [], []
+    for i, format in enumerate(FORMATS):
+        weight = make_weight(random, format)
+        weights.append(weight)
+        names = [f"{part}{i}" for part in weight]
+        initializers += [numpy_helper.from_array(value.reshape(value.shape if part == "codes"
+                                                               else -1), name)
+                         for name, (part, value) in zip(names, weight.items())]
+        nodes.append(helper.make_node(
+            "MatMulNBits", [f"x{i}", *names], [f"y{i}"], domain="com.microsoft", K=format[0],
+            N=format[1], bits=format[2], block_size=format[3], accuracy_level=1))
+        inputs.append(helper.make_tensor_value_info(f"x{i}", TensorProto.FLOAT,
+                                                    ["m", format[0]]))
+        outputs.append(helper.make_tensor_value_info(f"y{i}", TensorProto.FLOAT,
+                                                     ["m", format[1]]))
+    graph = helper.make_graph(nodes, "kernels", inputs, outputs, initializers)
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8), weights
+
+
+def run_guarded(model, arrays):
+    """Runs into arrays of NaN with a margin behind them."""
+    margin, guard = 64, np.float32(1e30)
+    tensors = (compiled.Tensor * len(arrays))(*map(compiled.to_tensor, arrays))
+    places = [np.full(len(x) * format[1] + margin, np.nan, np.float32)
+              for x, format in zip(arrays, FORMATS)]
+    results = []
+    for place, x, format in zip(places, arrays, FORMATS):
+        place[-margin:] = guard
+        results.append(place[:-margin].reshape(len(x), format[1]))
+    outputs = (compiled.Tensor * len(results))(*map(compiled.to_tensor, results))
+    model.run_tensors(tensors, outputs)
+    untouched = all((place[-margin:] == guard).all() for place in places)
+    return results, untouched
+
+
+def distance(actual, expected):
+    return np.abs(actual - expected).max() / max(np.abs(expected).max(), 1e-30)
+
+
+def check_row(checks, row, folder, path, weights, session):
+    for compute in ("f32", "i8"):
+        library = folder / f"kernels_{ROWS.index(row)}_{compute}.so"
+        support.must_run(support.tool("nibble"), "compile", path, "-o", library, "--target",
+                         row, "--compute", compute, "--name", "kernels", "--quiet")
+        try:
+            model = compiled.Model(library, "kernels")
+        except compiled.ModelError as error:
+            checks.check(error.status == compiled.NO_CPU, f"{row}: {error.message}")
+            print(f"skipped: this machine has not all of {row}")
+            return
+        random = np.random.default_rng(7)
+        for rows in SIZES:
+            arrays = [random.standard_normal((rows, f[0]), np.float32) for f in FORMATS]
+            # A row of zeros has no largest number.
+            arrays[0][rows // 2] = 0
+            results, untouched = run_guarded(model, arrays)
+            checks.check(untouched, f"{row} {compute} {rows} rows: writes behind a result")
+            exact = session.run(None, {f"x{i}": x for i, x in enumerate(arrays)})
+            for i, (x, result) in enumerate(zip(arrays, results)):
+                expected = (expected_integer(x, weights[i], FORMATS[i])
+                            if compute == "i8" else exact[i])
+                error = distance(result, expected)
+                checks.check(error <= 1e-5,
+                             f"{row} {compute} {FORMATS[i]} {rows} rows: error {error:.1e}")
+        model.close()
+
+
+def main():
+    checks = support.Checks()
+    model, weights = make_model(np.random.default_rng(3))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    with support.scratch() as name:
+        folder = pathlib.Path(name)
+        path = folder / "kernels.onnx"
+        onnx.save(model, path)
+        for row in ROWS:
+            check_row(checks, row, folder, path, weights, session)
+    checks.finish()
+
+
+if __name__ == "__main__":
+    main()
