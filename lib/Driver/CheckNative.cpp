@@ -211,6 +211,8 @@ bool Checker::runBoth(bool allValues, std::vector<TracedValue> &values,
     cache.target = command.target;
     cache.disabled = command.noCache;
     cache.reference = isReference;
+    // The reference quantizes no activations that the model does not.
+    cache.compute = "f32";
     cache.variant = allValues ? "all values" : "";
     auto model = loadCompiled(command.input, *module, cache);
     if (!model)

@@ -210,8 +210,14 @@ static void printStage(ModuleOp module, llvm::raw_ostream &os) {
   OpPrintingFlags flags;
   flags.elideLargeElementsAttrs(64).elideLargeResourceString(64);
   AsmState state(module, flags);
-  module.print(os, state);
-  os << "\n";
+  std::string text;
+  llvm::raw_string_ostream stream(text);
+  module.print(stream, state);
+  // Where all resources are left out, an empty dictionary of them is printed.
+  StringRef rest(text);
+  if (rest.consume_back("{-#\n\n#-}\n"))
+    rest = rest.drop_back();
+  os << rest << "\n";
 }
 
 static LogicalResult runToStage(ModuleOp module, const CompileCommand &command,
@@ -232,8 +238,7 @@ static LogicalResult runToStage(ModuleOp module, const CompileCommand &command,
 static int printIR(const CompileCommand &command, ModuleOp module,
                    const TargetRow &row) {
   OwningOpRef<ModuleOp> stage;
-  if (command.emit != "onnx" &&
-      failed(runToStage(module, command, row, stage)))
+  if (command.emit != "onnx" && failed(runToStage(module, command, row, stage)))
     return ExitFailure;
   OutputFiles files;
   Error error =

@@ -173,7 +173,7 @@ static Expected<std::string> getKey(StringRef path, ModuleOp module,
   std::string text = getProgramStamp() + "\n" +
                      (row ? row->name : StringRef(options.target)).str() +
                      "\n" + (options.reference ? "reference" : "cpu") + "\n" +
-                     options.variant + "\n";
+                     options.compute + "\n" + options.variant + "\n";
   for (const std::string &file : files) {
     auto hash = hashFile(file);
     if (!hash)
@@ -211,6 +211,7 @@ compileInto(StringRef folder, ModuleOp module, const CacheOptions &options) {
   emit.name = LoadedModel::kPrefix;
   emit.rows = *rows;
   emit.weightsFile = "model.weights";
+  emit.compute = options.compute;
   emit.reference = options.reference;
   auto model = EmittedModel::emit(module, emit);
   if (failed(model))

@@ -63,6 +63,8 @@ private:
 struct CacheOptions {
   /// A row of TargetRows.inl, native, generic or multi.
   std::string target = "native";
+  /// How products with integer codes are computed (CpuOptions).
+  std::string compute = "i8";
   /// Compile by the reference pipeline.
   bool reference = false;
   /// Compile again, and keep nothing.

@@ -4,8 +4,8 @@
 
 An example of the README is a line of a block fenced as sh; of the help, a line that
 starts with "$ ", or with "nibble" under a heading "Examples:". Each runs in a folder
-with a small m.onnx, its quantized twin q.onnx, m.mlir and m.mlirbc, and a backend test in
-node/test_relu. The scripts of the repository are only looked for: they run this test.
+with a small m.onnx, its quantized twin q.onnx, m.mlir and m.mlirbc, inputs in x.npz, and a
+backend test in node/test_relu. The scripts of the repository are only looked for: they run this test.
 """
 
 import os
@@ -22,7 +22,8 @@ import support
 
 NIBBLE = support.tool("nibble")
 TRANSLATE = support.tool("nibble-translate")
-VERBS = ("quantize", "inspect", "diff", "convert", "test-onnx")
+VERBS = ("quantize", "inspect", "diff", "convert", "compile", "run", "bench", "verify",
+         "test-onnx")
 # A reader does these once, before anything else.
 SETTING_UP = ("git", "cd", "sudo")
 
@@ -96,6 +97,7 @@ def help_examples(text):
 def prepare(folder):
     onnx.save(small_model(), folder / "m.onnx")
     write_backend_test(folder / "node/test_relu")
+    np.savez(folder / "x.npz", input_ids=np.arange(12).reshape(3, 4))
     support.must_run(NIBBLE, "quantize", "m.onnx", "-o", "q.onnx", cwd=folder)
     for form in ("mlir", "mlirbc"):
         support.must_run(TRANSLATE, "--import-onnx", "m.onnx", "-o", f"m.{form}", cwd=folder)

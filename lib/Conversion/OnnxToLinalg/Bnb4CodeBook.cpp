@@ -4,7 +4,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// A file of its own, because Numerics and ScalarBuilder both have an OutOfRange.
+// A file of its own, because Numerics and ScalarBuilder both have an
+// OutOfRange.
 //
 //===----------------------------------------------------------------------===//
 

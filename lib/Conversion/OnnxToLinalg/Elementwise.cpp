@@ -451,8 +451,9 @@ static LogicalResult convertCast(NodeContext &context) {
   if (!declared || !getStoredType(declared))
     return context.fail("the result is not known to be a tensor of numbers "
                         "(run --onnx-infer-shapes)");
-  OutOfRange overflow = context.node.getInt("saturate", 1) ? OutOfRange::Saturate
-                                                         : OutOfRange::Propagate;
+  OutOfRange overflow = context.node.getInt("saturate", 1)
+                            ? OutOfRange::Saturate
+                            : OutOfRange::Propagate;
   // Only formats of 8 bits and fewer saturate.
   Type to = declared.getElementType();
   if (isa<Float8E8M0FNUType>(to) && to != context.getElementType(0))

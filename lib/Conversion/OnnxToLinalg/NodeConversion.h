@@ -168,7 +168,8 @@ mlir::Value buildBroadcast(NodeContext &context, mlir::ValueRange tensors,
 
 /// The elements of `tensor`, of type `from`, converted to `to`.
 mlir::Value buildCast(NodeContext &context, mlir::Value tensor, mlir::Type from,
-                      mlir::Type to, OutOfRange overflow = OutOfRange::Propagate);
+                      mlir::Type to,
+                      OutOfRange overflow = OutOfRange::Propagate);
 
 /// `axis` counted from the front; std::nullopt where it is out of range.
 std::optional<int64_t> normalizeAxis(int64_t axis, int64_t rank);

@@ -139,7 +139,8 @@ static LogicalResult convertDequantizeLinear(NodeContext &context) {
 //===----------------------------------------------------------------------===//
 
 Value nibble::buildLinearCode(ScalarBuilder &scalar, Value quotient, Value zero,
-                              Type zeroType, Type element, OutOfRange overflow) {
+                              Type zeroType, Type element,
+                              OutOfRange overflow) {
   if (isa<FloatType>(element)) {
     if (zero)
       quotient = scalar.add(quotient,
@@ -175,8 +176,9 @@ static LogicalResult convertQuantizeLinear(NodeContext &context) {
     return context.fail("the elements of the result are not known "
                         "(run --onnx-infer-shapes)");
   Type type = context.getElementType(0), scaleType = context.getElementType(1);
-  OutOfRange overflow = context.node.getInt("saturate", 1) ? OutOfRange::Saturate
-                                                         : OutOfRange::Propagate;
+  OutOfRange overflow = context.node.getInt("saturate", 1)
+                            ? OutOfRange::Saturate
+                            : OutOfRange::Propagate;
   // ONNX divides in the precision of the input, or in the one that is asked
   // for.
   Type precision = scaleType;
@@ -256,13 +258,14 @@ DynamicCodes nibble::buildDynamicCodes(NodeContext &context, Value x,
                        return scalar.select(scalar.isZero(range),
                                             scalar.constant(f32, 1), result);
                      });
-  Value zero = buildBroadcast(context, {low, scale}, {scalarType, scalarType},
-                              u8, [&](ScalarBuilder &scalar, ValueRange args) {
-                                Value quotient =
-                                    scalar.div(scalar.neg(args[0]), args[1]);
-                                return buildLinearCode(scalar, quotient, {}, {},
-                                                       u8, OutOfRange::Saturate);
-                              });
+  Value zero =
+      buildBroadcast(context, {low, scale}, {scalarType, scalarType}, u8,
+                     [&](ScalarBuilder &scalar, ValueRange args) {
+                       Value quotient =
+                           scalar.div(scalar.neg(args[0]), args[1]);
+                       return buildLinearCode(scalar, quotient, {}, {}, u8,
+                                              OutOfRange::Saturate);
+                     });
   auto zeroType = RankedTensorType::get({}, u8);
   Value codes = buildBroadcast(
       context, {x, scale, zero}, {type, scalarType, zeroType}, u8,

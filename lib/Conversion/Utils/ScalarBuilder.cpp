@@ -334,7 +334,8 @@ Value ScalarBuilder::encodeSmallFloat(Value number, FloatType type,
   int64_t beyond = largest;
   if (overflow == OutOfRange::Propagate && APFloat::semanticsHasInf(format))
     beyond = getBits(APFloat::getInf(format));
-  else if (overflow == OutOfRange::Propagate && APFloat::semanticsHasNaN(format))
+  else if (overflow == OutOfRange::Propagate &&
+           APFloat::semanticsHasNaN(format))
     beyond = notANumber;
   Value tooLarge = arith::OrIOp::create(builder, loc, isAbove(code, largest),
                                         isAbove(magnitude, 0x7f7fffff));

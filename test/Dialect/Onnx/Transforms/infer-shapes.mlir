@@ -120,8 +120,8 @@ module attributes {onnx.ir_version = 10 : i64, onnx.opsets = [#onnx.opset<21 in 
       %e = onnx.node "Concat"(%x, %x) outputs ["e"] {axis = 0 : i64} : (tensor<2x?xf32, #onnx.dims<"k">>, tensor<2x?xf32, #onnx.dims<"k">>) -> !onnx.unknown
       onnx.return %e : !onnx.unknown
     }
-    // CHECK: "Loop"{{.*}} -> (tensor<*xf32>, tensor<?x2x?xf32, #onnx.dims<?, "k">>)
-    // CHECK: ^bb0(%{{.*}}: tensor<*xi64>, %{{.*}}: tensor<*xi1>, %{{.*}}: tensor<*xf32>):
+    // CHECK: "Loop"{{.*}} -> (tensor<?x?xf32, #onnx.dims<?, "k">>, tensor<?x2x?xf32, #onnx.dims<?, "k">>)
+    // CHECK: ^bb0(%{{.*}}: tensor<i64>, %{{.*}}: tensor<i1>, %{{.*}}: tensor<?x?xf32, #onnx.dims<?, "k">>):
     %b:2 = onnx.node "Loop"(%n, %c, %x) outputs ["b", "d"] {body = #onnx.graph<name "l" inputs ["i", "u", "v"] outputs ["u", "w", "z"] value_info []>} : (tensor<i64>, tensor<i1>, tensor<2x?xf32, #onnx.dims<"k">>) -> (!onnx.unknown, !onnx.unknown) {
     ^bb0(%i: !onnx.unknown, %u: !onnx.unknown, %v: !onnx.unknown):
       %w = onnx.node "Concat"(%v, %x) outputs ["w"] {axis = 0 : i64} : (!onnx.unknown, tensor<2x?xf32, #onnx.dims<"k">>) -> !onnx.unknown

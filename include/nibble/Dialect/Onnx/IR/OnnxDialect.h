@@ -61,8 +61,8 @@ llvm::SmallVector<Dimension> getDimensions(mlir::RankedTensorType type);
 mlir::RankedTensorType getTensorType(llvm::ArrayRef<Dimension> dimensions,
                                      mlir::Type elementType);
 
-/// The version of `domain` that `op`, a node from a local function, has, or that
-/// the function or model around it imports; or 0.
+/// The version of `domain` that `op`, a node from a local function, has, or
+/// that the function or model around it imports; or 0.
 int64_t getOpsetVersion(mlir::Operation *op, llvm::StringRef domain = "");
 
 /// The constant behind `value` (an onnx.constant's value or the `value` of a
