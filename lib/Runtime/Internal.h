@@ -1,9 +1,8 @@
-/*===- Internal.h - The runtime of a compiled model ----------------*- C
--*-===*\
-|*
-|* Part of the Nibble project.
-|*
-\*===----------------------------------------------------------------------===*/
+//===- Internal.h - The runtime of a compiled model ---------------*- C -*-===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
 
 #ifndef NIBBLE_LIB_RUNTIME_INTERNAL_H
 #define NIBBLE_LIB_RUNTIME_INTERNAL_H

@@ -1,15 +1,14 @@
-/*===- Libc.h - What the runtime needs of libc ---------------------*- C
--*-===*\
-|*
-|* Part of the Nibble project.
-|*
-|*===----------------------------------------------------------------------===*|
-|*
-|* The runtime is compiled for every architecture on any, so it cannot read the
-|* headers of the host. These are the functions and numbers that it uses; they
-|* are the same on all of Linux's 64-bit architectures that Nibble knows.
-|*
-\*===----------------------------------------------------------------------===*/
+//===- Libc.h - What the runtime needs of libc --------------------*- C -*-===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+//
+// The runtime is compiled for every architecture on any, so it cannot read the
+// headers of the host. These are the functions and numbers that it uses; they
+// are the same on all of Linux's 64-bit architectures that Nibble knows.
+//
+//===----------------------------------------------------------------------===//
 
 #ifndef NIBBLE_LIB_RUNTIME_LIBC_H
 #define NIBBLE_LIB_RUNTIME_LIBC_H

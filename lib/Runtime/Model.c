@@ -1,18 +1,17 @@
-/*===- Model.c - The C interface of a compiled model
------------------------===*\
-|*
-|* Part of the Nibble project.
-|*
-\*===----------------------------------------------------------------------===*/
+//===- Model.c - The C interface of a compiled model ----------------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
 
 #include "Internal.h"
 #include "Libc.h"
 
 enum { DEVICE_CPU = 1, WEIGHT_ALIGNMENT = 64 };
 
-/*===-----------------------------------------------------------------------===*\
-|* Errors
-\*===-----------------------------------------------------------------------===*/
+//===----------------------------------------------------------------------===//
+// Errors
+//===----------------------------------------------------------------------===//
 
 static _Thread_local char last_error[768];
 
@@ -62,9 +61,9 @@ static const char *print_type(char *text, size_t size, nibble_data_type type) {
   return text;
 }
 
-/*===-----------------------------------------------------------------------===*\
-|* Making a model
-\*===-----------------------------------------------------------------------===*/
+//===----------------------------------------------------------------------===//
+// Making a model
+//===----------------------------------------------------------------------===//
 
 /* MLIR's descriptor of a buffer: two pointers, an offset, sizes and strides. */
 static size_t descriptor_words(int64_t ndim) { return 3 + 2 * (size_t)ndim; }
@@ -257,9 +256,9 @@ const nibble_value *nibble_model_outputs(const nibble_model_info *info,
   return info->outputs;
 }
 
-/*===-----------------------------------------------------------------------===*\
-|* Checking arguments
-\*===-----------------------------------------------------------------------===*/
+//===----------------------------------------------------------------------===//
+// Checking arguments
+//===----------------------------------------------------------------------===//
 
 /* Bytes of a tensor without gaps; false where there is no such number. */
 static int count_bytes(nibble_data_type type, const int64_t *shape,
@@ -438,9 +437,9 @@ nibble_status nibble_model_output_shapes(const nibble_model_info *info,
   return NIBBLE_OK;
 }
 
-/*===-----------------------------------------------------------------------===*\
-|* Running
-\*===-----------------------------------------------------------------------===*/
+//===----------------------------------------------------------------------===//
+// Running
+//===----------------------------------------------------------------------===//
 
 /* What one call needs beside the model: descriptors and their addresses. */
 typedef struct {

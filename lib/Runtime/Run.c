@@ -1,9 +1,8 @@
-/*===- Run.c - One run of a compiled model
----------------------------------===*\
-|*
-|* Part of the Nibble project.
-|*
-\*===----------------------------------------------------------------------===*/
+//===- Run.c - One run of a compiled model --------------------------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
 
 #include "nibble/Runtime/Run.h"
 
@@ -89,8 +88,7 @@ void nibble_run_take(void *buffer) {
   allocation->run = NULL;
 }
 
-/*===--- Called by compiled code
- * -------------------------------------------===*/
+//===--- Called by compiled code ------------------------------------------===//
 
 void nibble_runtime_fail(int code, const char *message) {
   struct nibble_run *run = current;

@@ -1,15 +1,13 @@
-/*===- Model.h - What a compiled model is to the runtime -----------*- C
--*-===*\
-|*
-|* Part of the Nibble project.
-|*
-|*===----------------------------------------------------------------------===*|
-|*
-|* The compiler emits a `nibble_model_info` for each model, and a function of
-the
-|* C interface for each `nibble_model_…` here, which passes it on.
-|*
-\*===----------------------------------------------------------------------===*/
+//===- Model.h - What a compiled model is to the runtime ----------*- C -*-===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+//
+// The compiler emits a `nibble_model_info` for each model, and a function of
+// the C interface for each `nibble_model_…` here, which passes it on.
+//
+//===----------------------------------------------------------------------===//
 
 #ifndef NIBBLE_RUNTIME_MODEL_H
 #define NIBBLE_RUNTIME_MODEL_H

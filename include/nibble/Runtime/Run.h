@@ -1,16 +1,15 @@
-/*===- Run.h - One run of a compiled model -------------------------*- C
--*-===*\
-|*
-|* Part of the Nibble project.
-|*
-|*===----------------------------------------------------------------------===*|
-|*
-|* What compiled code calls while it runs. A run owns all buffers that its code
-|* allocates and can be left at any point of it: a failed check jumps to where
-|* the run began, and its buffers are freed there. Only the thread that began a
-|* run may fail it.
-|*
-\*===----------------------------------------------------------------------===*/
+//===- Run.h - One run of a compiled model ------------------------*- C -*-===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+//
+// What compiled code calls while it runs. A run owns all buffers that its code
+// allocates and can be left at any point of it: a failed check jumps to where
+// the run began, and its buffers are freed there. Only the thread that began a
+// run may fail it.
+//
+//===----------------------------------------------------------------------===//
 
 #ifndef NIBBLE_RUNTIME_RUN_H
 #define NIBBLE_RUNTIME_RUN_H
@@ -73,8 +72,7 @@ void *nibble_run_allocate(size_t size);
 /* Frees all buffers of the run. */
 void nibble_run_free(struct nibble_run *run);
 
-/*===--- Called by compiled code
- * -------------------------------------------===*/
+//===--- Called by compiled code ------------------------------------------===//
 
 /* Ends the current run. */
 void nibble_runtime_fail(int code, const char *message);
