@@ -45,7 +45,8 @@ Expected<std::unique_ptr<LoadedModel>> LoadedModel::open(StringRef path) {
     void *address = ::dlsym(loaded->library, name.c_str());
     if (!address)
       missing = suffix;
-    std::memcpy(static_cast<void *>(&function), &address, sizeof(address));
+    std::memcpy(static_cast<void *>(&function),
+                static_cast<const void *>(&address), sizeof(address));
   };
   find(loaded->functions.create, "create");
   find(loaded->functions.destroy, "destroy");

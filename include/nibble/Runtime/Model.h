@@ -14,6 +14,8 @@
 
 #include "nibble/Runtime/Types.h"
 
+// NOLINTBEGIN(readability-identifier-naming): the names of a C interface.
+
 /* A constant that the code takes as an argument, after the inputs. */
 typedef struct nibble_weight {
   /* Bytes from the start of the weights; a multiple of 64. */
@@ -53,5 +55,7 @@ typedef struct nibble_weights_header {
 } nibble_weights_header;
 
 #define NIBBLE_WEIGHTS_MAGIC "NIBBLEW1"
+
+// NOLINTEND(readability-identifier-naming)
 
 #endif /* NIBBLE_RUNTIME_MODEL_H */

@@ -17,6 +17,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// NOLINTBEGIN(readability-identifier-naming): the names of a C interface.
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -90,5 +92,7 @@ void _mlir_memref_to_llvm_free(void *buffer);
 #ifdef __cplusplus
 }
 #endif
+
+// NOLINTEND(readability-identifier-naming)
 
 #endif /* NIBBLE_RUNTIME_RUN_H */

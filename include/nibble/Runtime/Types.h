@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* NOLINTBEGIN(readability-identifier-naming): the names of a C interface. */
+
 /* How a call ended. */
 typedef enum nibble_status {
   NIBBLE_OK = 0,
@@ -57,5 +59,7 @@ typedef struct nibble_value {
    * same name have the same size. */
   const char *const *dimensions;
 } nibble_value;
+
+/* NOLINTEND(readability-identifier-naming) */
 
 #endif /* NIBBLE_RUNTIME_TYPES_H */

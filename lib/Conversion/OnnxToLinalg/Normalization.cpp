@@ -225,7 +225,7 @@ static LogicalResult convertInstanceNormalization(NodeContext &context) {
   Operand inverse = buildInverse(context, statistics.variance,
                                  context.node.getFloat("epsilon", 1e-5f));
   return context.replace(buildNormalized(context, x, statistics.mean, inverse,
-                                         *scale, *bias, type.getElementType()));
+                                         scale, bias, type.getElementType()));
 }
 
 /// Scale and bias are one for each group until version 20, and one for each
@@ -425,7 +425,7 @@ buildLayerNormalization(NodeContext &context, const Operand &x, int64_t axis,
   if (!isRMS) {
     Statistics statistics = buildStatistics(context, x, axes);
     Operand inverse = buildInverse(context, statistics.variance, epsilon);
-    layer.result = buildNormalized(context, x, statistics.mean, inverse, *scale,
+    layer.result = buildNormalized(context, x, statistics.mean, inverse, scale,
                                    bias, element);
     layer.mean = statistics.mean.tensor;
     layer.inverse = inverse.tensor;

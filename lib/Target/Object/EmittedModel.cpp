@@ -256,11 +256,11 @@ static Expected<uint64_t> getFeatureBits(const TargetRow &row) {
       continue;
     int bit = -1;
 #define NIBBLE_X86_FEATURE(name, position, leaf, subleaf, reg, at)             \
-  if (!arm && feature == name)                                                 \
-    bit = position;
+  if (!arm && feature == (name))                                               \
+    bit = (position);
 #define NIBBLE_ARM_FEATURE(name, position, entry, at)                          \
-  if (arm && feature == name)                                                  \
-    bit = position;
+  if (arm && feature == (name))                                                \
+    bit = (position);
 #include "nibble/Runtime/CpuFeatures.inl"
     if (bit < 0)
       return makeError("the runtime cannot tell whether a processor has '" +

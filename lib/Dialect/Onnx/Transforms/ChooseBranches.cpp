@@ -95,7 +95,7 @@ static void insertCheck(NodeOp node, bool expected) {
                  builder.getStringAttr(node.getDisplayName()),
                  builder.getArrayAttr({}), builder.getArrayAttr(attribute),
                  /*extras=*/DictionaryAttr(), node.getInputs().take_front(1),
-                 /*regionsCount=*/0);
+                 /*subgraphsCount=*/0);
 }
 
 namespace {
