@@ -272,7 +272,7 @@ private:
                    bool twoChains = false);
   /// The same from the panel.
   Values sumPanel(Value firstQuad, int64_t rowStride, TileShape shape,
-                  int64_t firstVector, Values sums);
+                  int64_t firstVector, ArrayRef<Value> start);
   /// accumulators[first + …] += scales · sums, in the scratch.
   void accumulate(Value groupStart, Value grid, TileShape shape,
                   int64_t firstVector, ArrayRef<Value> groupSums,
@@ -427,7 +427,7 @@ Values TileBuilder::sumPacked(Value groupStart, Value firstQuad,
 
 Values TileBuilder::sumPanel(Value firstQuad, int64_t rowStride,
                              TileShape shape, int64_t firstVector,
-                             Values start) {
+                             ArrayRef<Value> start) {
   return kernel.loop(
       kernel.index(0), kernel.index(format.panel.group / 4), 1, start,
       [&](Value quad, ValueRange carried) {

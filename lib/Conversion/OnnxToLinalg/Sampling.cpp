@@ -74,7 +74,7 @@ static Value readOrZero(ScalarBuilder &scalar, Value tensor, Type element,
 static Value sumCorners(ScalarBuilder &scalar, ArrayRef<Value> firsts,
                         ArrayRef<SmallVector<Value>> weights,
                         llvm::function_ref<Value(ArrayRef<Value>)> read,
-                        SmallVector<Value> places = {}) {
+                        ArrayRef<Value> places = {}) {
   size_t axis = places.size();
   if (axis == firsts.size())
     return read(places);
