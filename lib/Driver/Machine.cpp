@@ -56,9 +56,11 @@ static void readAll(const std::vector<uint64_t> &words) {
 
 double nibble::measureReadBandwidth(unsigned threads) {
   constexpr size_t bytes = size_t(256) << 20;
-  std::vector<std::vector<uint64_t>> buffers(
-      threads, std::vector<uint64_t>(bytes / threads / 8, 1));
-  double each = static_cast<double>(bytes / threads / 8 * 8);
+  const size_t words = bytes / threads / sizeof(uint64_t);
+  std::vector<std::vector<uint64_t>> buffers(threads,
+                                             std::vector<uint64_t>(words, 1));
+  const size_t eachBytes = words * sizeof(uint64_t);
+  double each = static_cast<double>(eachBytes);
   return getBestRate(threads, each,
                      [&](unsigned index) { readAll(buffers[index]); });
 }

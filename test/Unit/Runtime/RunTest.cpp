@@ -38,7 +38,7 @@ void failAfterAllocating(void **) {
 TEST(Run, KeepsWhatTheCodeDoesNotFree) {
   auto run = makeRun();
   void *kept = nullptr;
-  void *arguments[] = {&kept};
+  void *arguments[] = {static_cast<void *>(&kept)};
   auto code = [](void **arguments) {
     void *a = allocate(10), *b = allocate(20), *c = allocate(30);
     _mlir_memref_to_llvm_free(b);
@@ -157,6 +157,7 @@ TEST(Run, IsApartFromOtherThreadsAndTheRunAround) {
     _mlir_memref_to_llvm_free(allocate(5));
   };
   std::vector<std::thread> threads;
+  threads.reserve(4);
   for (int i = 0; i < 4; ++i)
     threads.emplace_back([&] {
       auto run = makeRun();
