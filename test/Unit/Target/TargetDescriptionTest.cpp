@@ -65,8 +65,9 @@ TEST(TargetDescription, NativeIsTheLastRowThatRunsHere) {
   EXPECT_TRUE(canRunHere(*native));
   EXPECT_TRUE(canRunHere(*findTarget("generic")));
   for (const TargetRow &row : getTargetRows())
-    if (&row > native)
+    if (&row > native) {
       EXPECT_FALSE(canRunHere(row)) << row.name.str();
+    }
 }
 
 /// The kernel's word for what the processor has.
