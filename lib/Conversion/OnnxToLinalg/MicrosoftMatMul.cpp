@@ -12,8 +12,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Bnb4CodeBook.h"
 #include "Indexing.h"
+#include "nibble/Numerics/Storage.h"
 
 #include "mlir/Dialect/Utils/StaticValueUtils.h"
 
@@ -180,7 +180,8 @@ static LogicalResult convertMatMulBnb4(NodeContext &context) {
   int64_t kind = node.getInt("quant_type", -1);
   if (K < 1 || N < 1 || size < 1 || (kind != 0 && kind != 1))
     return context.fail("K, N, block_size or quant_type is out of range");
-  std::vector<float> codeBook = getBnb4CodeBook(kind == 1);
+  std::vector<float> codeBook =
+      (kind == 1 ? StorageFormat::getNF4() : StorageFormat::getFP4()).codeBook;
   Value bytes = flatten(context, 1, llvm::divideCeil(K * N, 2));
   Value scales = flatten(context, 2, llvm::divideCeil(K * N, size));
   Type scaleType = context.getElementType(2);
