@@ -75,8 +75,8 @@ namespace {
 /// Quantizes one row.
 class RowQuantizer {
 public:
-  RowQuantizer(KernelBuilder &kernel, int64_t lanes, Value x, Value K)
-      : kernel(kernel), lanes(lanes), x(x), K(K),
+  RowQuantizer(KernelBuilder &kernel, int64_t lanes, Value x)
+      : kernel(kernel), lanes(lanes), x(x),
         floats(kernel.vector(lanes, kernel.f32())),
         integers(kernel.vector(lanes, kernel.i32())) {}
 
@@ -98,7 +98,7 @@ public:
 private:
   KernelBuilder &kernel;
   int64_t lanes;
-  Value x, K;
+  Value x;
   VectorType floats, integers;
 };
 } // namespace
@@ -191,7 +191,7 @@ func::FuncOp nibble::getQuantizeRowsFunction(ModuleOp module,
         kernel.min(kernel.sub(allRows, start), kernel.index(kRowsPerPass));
     Value quads = kernel.divide(group, kernel.index(4));
     // A multiple of 16 inputs even where a vector has fewer lanes.
-    RowQuantizer quantizer(kernel, std::min<int64_t>(target.lanes(), 16), x, K);
+    RowQuantizer quantizer(kernel, std::min<int64_t>(target.lanes(), 16), x);
     Value zero = kernel.index(0);
     forEachRowBlock(kernel, rows, [&](Value offset, int64_t size, Value count) {
       Value first = kernel.add(start, offset);
