@@ -58,6 +58,26 @@ void nibble::buildCpuLoopPipeline(OpPassManager &passes,
   // {llvm}
 }
 
+LogicalResult nibble::lowerToTensors(ModuleOp module, const CpuOptions &options,
+                                     bool reference) {
+  PassManager passes(module.getContext());
+  if (reference)
+    buildReferenceTensorPipeline(passes, ReferenceOptions());
+  else
+    buildCpuTensorPipeline(passes, options);
+  return passes.run(module);
+}
+
+LogicalResult nibble::lowerToLLVM(ModuleOp module, const CpuOptions &options,
+                                  bool reference) {
+  PassManager passes(module.getContext());
+  if (reference)
+    buildReferenceLoopPipeline(passes);
+  else
+    buildCpuLoopPipeline(passes, options);
+  return passes.run(module);
+}
+
 void nibble::registerCpuPipeline() {
   PassPipelineRegistration<CpuOptions>(
       "nibble-cpu", "ONNX and nibble to fast code for a CPU in LLVM",

@@ -24,10 +24,15 @@
 using namespace mlir;
 using namespace nibble;
 
-void nibble::buildGraphPipeline(OpPassManager &passes) {
+void nibble::buildShapesPipeline(OpPassManager &passes) {
   passes.addPass(onnx::createOnnxInlineFunctions());
   passes.addPass(onnx::createOnnxChooseBranches());
   passes.addPass(onnx::createOnnxInferShapes());
+  // {func, onnx}
+}
+
+void nibble::buildGraphPipeline(OpPassManager &passes) {
+  buildShapesPipeline(passes);
   passes.addPass(onnx::createOnnxFoldConstants());
   passes.addPass(createConvertOnnxToNibble());
   // {func, onnx, nibble}

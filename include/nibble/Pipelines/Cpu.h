@@ -7,6 +7,7 @@
 #ifndef NIBBLE_PIPELINES_CPU_H
 #define NIBBLE_PIPELINES_CPU_H
 
+#include "mlir/IR/BuiltinOps.h"
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Pass/PassOptions.h"
 
@@ -43,6 +44,13 @@ void buildCpuTensorPipeline(mlir::OpPassManager &passes,
 /// (include/nibble/Runtime).
 void buildCpuLoopPipeline(mlir::OpPassManager &passes,
                           const CpuOptions &options);
+
+/// Runs one of them on `module`; with `reference` the part of the reference
+/// pipeline (Reference.h) that goes as far.
+mlir::LogicalResult lowerToTensors(mlir::ModuleOp module,
+                                   const CpuOptions &options, bool reference);
+mlir::LogicalResult lowerToLLVM(mlir::ModuleOp module,
+                                const CpuOptions &options, bool reference);
 
 /// Registers both, one after the other, as `nibble-cpu`.
 void registerCpuPipeline();

@@ -19,6 +19,10 @@ struct ReferenceOptions : mlir::PassPipelineOptions<ReferenceOptions> {
       llvm::cl::init(true)};
 };
 
+/// {func, onnx} ⇒ {func, onnx}: a graph whose types are known, without local
+/// functions and choices that are known.
+void buildShapesPipeline(mlir::OpPassManager &passes);
+
 /// {func, onnx} ⇒ {func, onnx, nibble}: a graph whose types are known, with
 /// quantized ops in the nibble dialect and no local functions.
 void buildGraphPipeline(mlir::OpPassManager &passes);

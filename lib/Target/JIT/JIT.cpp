@@ -9,7 +9,6 @@
 #include "nibble/Conversion/Passes.h"
 #include "nibble/Conversion/ScalarBuilder.h"
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
-#include "nibble/Dialect/Onnx/Transforms/Passes.h"
 #include "nibble/Pipelines/Cpu.h"
 #include "nibble/Pipelines/Reference.h"
 #include "nibble/Runtime/Run.h"
@@ -132,9 +131,7 @@ getRuntimeSymbols(llvm::orc::MangleAndInterner interner) {
 FailureOr<std::unique_ptr<CompiledModel>>
 CompiledModel::compile(ModuleOp module, const CompileOptions &options) {
   PassManager shapes(module.getContext());
-  shapes.addPass(onnx::createOnnxInlineFunctions());
-  shapes.addPass(onnx::createOnnxChooseBranches());
-  shapes.addPass(onnx::createOnnxInferShapes());
+  buildShapesPipeline(shapes);
   if (failed(shapes.run(module)))
     return failure();
   auto main = module.lookupSymbol<func::FuncOp>("main");
@@ -147,23 +144,13 @@ CompiledModel::compile(ModuleOp module, const CompileOptions &options) {
                           model->resultTypes)))
     return failure();
 
-  PassManager tensors(module.getContext());
   CpuOptions cpu;
   cpu.target = options.target;
   cpu.compute = options.compute;
   cpu.threads = false;
-  if (options.reference)
-    buildReferenceTensorPipeline(tensors, ReferenceOptions());
-  else
-    buildCpuTensorPipeline(tensors, cpu);
-  if (failed(tensors.run(module)) || failed(model->takeWeights(module)))
-    return failure();
-  PassManager loops(module.getContext());
-  if (options.reference)
-    buildReferenceLoopPipeline(loops);
-  else
-    buildCpuLoopPipeline(loops, cpu);
-  if (failed(loops.run(module)))
+  if (failed(lowerToTensors(module, cpu, options.reference)) ||
+      failed(model->takeWeights(module)) ||
+      failed(lowerToLLVM(module, cpu, options.reference)))
     return failure();
   auto engine = createEngine(module);
   if (!engine)

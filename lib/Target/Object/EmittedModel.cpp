@@ -9,7 +9,6 @@
 #include "nibble/Conversion/Passes.h"
 #include "nibble/Conversion/ScalarBuilder.h"
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
-#include "nibble/Dialect/Onnx/Transforms/Passes.h"
 #include "nibble/Pipelines/Cpu.h"
 #include "nibble/Pipelines/Reference.h"
 
@@ -94,33 +93,11 @@ static llvm::Function *makeEntry(llvm::Module &module, llvm::Function *callee,
   return function;
 }
 
-static LogicalResult lowerTensors(ModuleOp module, const TargetRow &target,
-                                  const EmitOptions &emit) {
-  PassManager passes(module.getContext());
-  CpuOptions options;
-  options.target = target.name.str();
-  options.compute = emit.compute;
-  if (emit.reference)
-    buildReferenceTensorPipeline(passes, ReferenceOptions());
-  else
-    buildCpuTensorPipeline(passes, options);
-  return passes.run(module);
-}
-
-static LogicalResult lowerLoops(ModuleOp module, const TargetRow &target,
-                                bool reference) {
-  PassManager passes(module.getContext());
-  CpuOptions options;
-  options.target = target.name.str();
-  if (reference)
-    buildReferenceLoopPipeline(passes);
-  else
-    buildCpuLoopPipeline(passes, options);
-  return passes.run(module);
-}
-
 LogicalResult EmittedModel::addRow(ModuleOp module, const TargetRow &target) {
-  if (failed(lowerTensors(module, target, options)))
+  CpuOptions cpu;
+  cpu.target = target.name.str();
+  cpu.compute = options.compute;
+  if (failed(lowerToTensors(module, cpu, options.reference)))
     return failure();
 
   Row row;
@@ -143,7 +120,7 @@ LogicalResult EmittedModel::addRow(ModuleOp module, const TargetRow &target) {
         {weights.add(blob->getData()), type.getShape().vec()});
   }
 
-  if (failed(lowerLoops(module, target, options.reference)))
+  if (failed(lowerToLLVM(module, cpu, options.reference)))
     return failure();
   std::unique_ptr<llvm::Module> part = translateModuleToLLVMIR(module, context);
   if (!part)
@@ -402,9 +379,7 @@ loadRuntime(StringRef triple, llvm::LLVMContext &context) {
 FailureOr<std::unique_ptr<EmittedModel>>
 EmittedModel::emit(ModuleOp module, const EmitOptions &options) {
   PassManager shapes(module.getContext());
-  shapes.addPass(onnx::createOnnxInlineFunctions());
-  shapes.addPass(onnx::createOnnxChooseBranches());
-  shapes.addPass(onnx::createOnnxInferShapes());
+  buildShapesPipeline(shapes);
   if (failed(shapes.run(module)))
     return failure();
   auto interface = readInterface(module);
