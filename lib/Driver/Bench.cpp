@@ -239,20 +239,17 @@ int nibble::bench(const BenchCommand &command) {
   CacheOptions cache;
   cache.target = command.target;
   cache.disabled = command.noCache;
-  auto model = loadCompiled(command.input, *module, cache);
-  if (!model)
+  auto prepared = prepareRun(command.input, *module, cache, command.arguments);
+  if (!prepared)
     return ExitFailure;
-  auto inputs =
-      makeInputs(model->getInputs(), getInputOptions(command.arguments));
-  if (!inputs)
-    return fail(llvm::toString(inputs.takeError()));
-  auto timing = measure(*model, *inputs, command.repeats);
+  const auto &[model, inputs] = *prepared;
+  auto timing = measure(*model, inputs, command.repeats);
   if (!timing)
     return fail(command.input + ": " + llvm::toString(timing.takeError()));
 
   llvm::raw_ostream &os = llvm::outs();
   double median = timing->getMedian();
-  for (const NpyArray &input : *inputs)
+  for (const NpyArray &input : inputs)
     os << "input          " << input.name << "  "
        << describeArray(input.kind, input.shape) << "\n";
   os << llvm::formatv("target         {0}, {1} thread(s), {2} calls\n",
@@ -260,7 +257,7 @@ int nibble::bench(const BenchCommand &command) {
                       timing->seconds.size());
   os << llvm::formatv("time           {0:f3} ms median, {1:f3} ms p95\n",
                       1e3 * median, 1e3 * timing->getP95());
-  if (auto tokens = countTokens(*inputs))
+  if (auto tokens = countTokens(inputs))
     os << llvm::formatv("tokens         {0:f1} a second\n",
                         static_cast<double>(*tokens) / median);
   double bandwidth = measureReadBandwidth(command.threads);
@@ -269,7 +266,7 @@ int nibble::bench(const BenchCommand &command) {
                       "{3:f2} GB/s that this machine reads\n",
                       formatBytes(weightBytes), 1e-9 * rate, rate / bandwidth,
                       1e-9 * bandwidth);
-  if (auto operations = countOperations(*shapes, *inputs)) {
+  if (auto operations = countOperations(*shapes, inputs)) {
     double peak = measureMultiplyAdd(command.threads);
     double speed = *operations / median;
     os << llvm::formatv("matrix products {0:f3} GOP at {1:f2} GOP/s: {2:P1} of "
@@ -277,6 +274,6 @@ int nibble::bench(const BenchCommand &command) {
                         1e-9 * *operations, 1e-9 * speed, speed / peak,
                         1e-9 * peak);
   }
-  showPeer(command, *inputs, *timing, os);
+  showPeer(command, inputs, *timing, os);
   return ExitSuccess;
 }

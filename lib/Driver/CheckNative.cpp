@@ -178,7 +178,6 @@ private:
 
   const VerifyCommand &command;
   Session session;
-  std::vector<NpyArray> inputs;
 };
 } // namespace
 
@@ -214,19 +213,11 @@ bool Checker::runBoth(bool allValues, std::vector<TracedValue> &values,
     // The reference quantizes no activations that the model does not.
     cache.compute = "f32";
     cache.variant = allValues ? "all values" : "";
-    auto model = loadCompiled(command.input, *module, cache);
-    if (!model)
+    auto prepared =
+        prepareRun(command.input, *module, cache, command.arguments);
+    if (!prepared)
       return false;
-    if (inputs.empty()) {
-      auto made =
-          makeInputs(model->getInputs(), getInputOptions(command.arguments));
-      if (!made) {
-        fail(llvm::toString(made.takeError()));
-        return false;
-      }
-      inputs = std::move(*made);
-    }
-    auto outputs = model->run(inputs);
+    auto outputs = prepared->model->run(prepared->inputs);
     if (!outputs) {
       fail(command.input + ": the " +
            (isReference ? "reference lowering" : "native code") +

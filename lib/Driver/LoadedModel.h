@@ -16,6 +16,7 @@
 #include "llvm/Support/Error.h"
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -96,6 +97,19 @@ makeInputs(llvm::ArrayRef<nibble_value> values, const InputOptions &options);
 
 struct InputArguments;
 InputOptions getInputOptions(const InputArguments &arguments);
+
+/// A model and what to run it on.
+struct PreparedRun {
+  std::unique_ptr<LoadedModel> model;
+  std::vector<NpyArray> inputs;
+};
+
+/// loadCompiled and makeInputs, as `run` and `bench` are told. Errors have been
+/// printed where there is no result.
+std::optional<PreparedRun> prepareRun(llvm::StringRef path,
+                                      mlir::ModuleOp module,
+                                      const CacheOptions &options,
+                                      const InputArguments &arguments);
 
 /// "f4", as NumPy has it; types that it lacks are raw bytes ("V2").
 std::string getNumpyKind(nibble_data_type type);

@@ -25,6 +25,23 @@ InputOptions nibble::getInputOptions(const InputArguments &arguments) {
   return options;
 }
 
+std::optional<PreparedRun> nibble::prepareRun(StringRef path, ModuleOp module,
+                                              const CacheOptions &options,
+                                              const InputArguments &arguments) {
+  PreparedRun prepared;
+  prepared.model = loadCompiled(path, module, options);
+  if (!prepared.model)
+    return std::nullopt;
+  auto inputs =
+      makeInputs(prepared.model->getInputs(), getInputOptions(arguments));
+  if (!inputs) {
+    fail(llvm::toString(inputs.takeError()));
+    return std::nullopt;
+  }
+  prepared.inputs = std::move(*inputs);
+  return prepared;
+}
+
 int nibble::run(const RunCommand &command) {
   Session session;
   addPipelineDialects(session.getContext());
@@ -35,14 +52,10 @@ int nibble::run(const RunCommand &command) {
   CacheOptions cache;
   cache.target = command.target;
   cache.disabled = command.noCache;
-  auto model = loadCompiled(command.input, *module, cache);
-  if (!model)
+  auto prepared = prepareRun(command.input, *module, cache, command.arguments);
+  if (!prepared)
     return ExitFailure;
-  auto inputs =
-      makeInputs(model->getInputs(), getInputOptions(command.arguments));
-  if (!inputs)
-    return fail(llvm::toString(inputs.takeError()));
-  auto outputs = model->run(*inputs);
+  auto outputs = prepared->model->run(prepared->inputs);
   if (!outputs)
     return fail(command.input + ": " + llvm::toString(outputs.takeError()));
   if (!command.outputs.empty())
@@ -55,7 +68,7 @@ int nibble::run(const RunCommand &command) {
       llvm::outs() << kind << array.name << "  "
                    << describeArray(array.kind, array.shape) << "\n";
   };
-  show("input   ", *inputs);
+  show("input   ", prepared->inputs);
   show("output  ", *outputs);
   return ExitSuccess;
 }
