@@ -20,6 +20,10 @@ inline constexpr llvm::StringLiteral kEncodingAttrName = "nibble.encoding";
 inline constexpr llvm::StringLiteral kKeptAttrName = "nibble.kept";
 /// Attribute of a nibble.assemble: signal-to-noise ratio of the weight in dB.
 inline constexpr llvm::StringLiteral kSqnrAttrName = "nibble.sqnr";
+/// Attribute of a nibble.observe: what is to be measured of its operand.
+inline constexpr llvm::StringLiteral kStatisticsAttrName = "nibble.statistics";
+/// Attribute of a module: the ids of its probes, by their number.
+inline constexpr llvm::StringLiteral kObserversAttrName = "nibble.observers";
 
 #define GEN_PASS_DECL
 #include "nibble/Dialect/Nibble/Transforms/Passes.h.inc"
