@@ -54,12 +54,13 @@ extern "C" int nibbleTestQuantize(const float *weight, size_t K, size_t N,
     statistics.inputSquares.assign(inputSquares, inputSquares + K);
   RoundingQuantizer quantizer(leastSquares ? ScaleSearch::LeastSquares
                                            : ScaleSearch::MinMax);
-  auto result = quantizer.quantize(MatrixView::rowMajor(weight, K, N),
-                                   statistics, *parsed, threads);
-  if (!result) {
-    std::fprintf(stderr, "%s\n", result.error().c_str());
+  auto quantized = quantizer.quantize(MatrixView::rowMajor(weight, K, N),
+                                      statistics, *parsed, threads);
+  if (!quantized) {
+    std::fprintf(stderr, "%s\n", quantized.error().c_str());
     return 1;
   }
+  const QuantizedMatrix *result = &quantized->matrix;
   std::copy(result->codes.begin(), result->codes.end(), codes);
   std::copy(result->scales.begin(), result->scales.end(), scales);
   if (zeroPoints)
