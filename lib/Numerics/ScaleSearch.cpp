@@ -83,6 +83,16 @@ void nibble::finishScales(const ScaleRules &rules, const Range &range,
   }
 }
 
+float nibble::finishScale(const ScaleRules &rules, double raw) {
+  Range range = {};
+  RawScales all;
+  std::array<float, lanes> scales;
+  std::fill_n(range.high, lanes, 1.0f);
+  all.fill(raw);
+  finishScales(rules, range, all, scales.data());
+  return scales[0];
+}
+
 /// Fills in the zero points, rounded and clamped, and the clamp that follows.
 static void finishZeroPoints(const ScaleRules &rules, const RawScales &zeros,
                              Grid &grid) {

@@ -37,6 +37,9 @@ using RawScales = std::array<double, lanes>;
 void finishScales(const ScaleRules &rules, const Range &range,
                   const RawScales &raw, float *scales);
 
+/// The same for one scale of a block that is not zero.
+float finishScale(const ScaleRules &rules, double raw);
+
 /// ScaleSearch::MinMax.
 Grid minMaxGrid(const ScaleRules &rules, const Range &range);
 
