@@ -15,6 +15,8 @@
 #include "BlockKernels.h"
 #include "FloatBits.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 
 // The same source for each instruction set, chosen when the program starts. The
@@ -111,6 +113,23 @@ struct FloatCoder {
 
   const Coding &coding;
 };
+
+/// The same for one number, where speed is not at stake.
+inline float roundOne(const Coding &coding, float x, float low, float high) {
+  switch (coding.kind) {
+  case StorageKind::Float:
+    return coding
+        .values[encodeFloat(coding.floatFormat, x, Overflow::Saturate)];
+  case StorageKind::CodeBook: {
+    const std::vector<float> &thresholds = coding.sorted.thresholds;
+    auto above = std::lower_bound(thresholds.begin(), thresholds.end(), x);
+    return coding.sorted
+        .values[static_cast<size_t>(above - thresholds.begin())];
+  }
+  default:
+    return std::nearbyint(std::clamp(x, low, high));
+  }
+}
 
 } // namespace nibble
 

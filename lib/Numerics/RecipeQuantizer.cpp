@@ -14,6 +14,9 @@
 
 using namespace nibble;
 
+/// Inputs of the largest weight that OBQ takes.
+static constexpr size_t largestObq = 1024;
+
 namespace {
 
 /// Sums over the columns of a panel: squared H-norms, and in the end plain
@@ -80,7 +83,8 @@ static double squares(const WeightPanel &panel, const std::vector<float> &x) {
   return sum(sums);
 }
 
-static PanelSums solve(WeightPanel &panel, unsigned rounds, bool refits) {
+static PanelSums solve(WeightPanel &panel, SecondOrderRounding rounding,
+                       unsigned rounds, bool refits) {
   PanelSums sums;
   sums.norm = sum(panel.normsOf(panel.weight));
   sums.rawNorm = std::max(0.0, sums.norm - addedNorm(panel, panel.weight));
@@ -88,7 +92,10 @@ static PanelSums solve(WeightPanel &panel, unsigned rounds, bool refits) {
   sums.rounding = sum(panel.losses);
 
   GuardedStep gptq(panel);
-  roundByGptq(panel);
+  if (rounding == SecondOrderRounding::Gptq)
+    roundByGptq(panel);
+  else
+    roundByObq(panel, rounding == SecondOrderRounding::ObqGreedy);
   sums.gptq = gptq.finish();
   for (unsigned round = 0; round < rounds; ++round) {
     GuardedStep descent(panel);
@@ -156,6 +163,12 @@ static double relativeTo(double norm, double loss) {
   return norm > 0 ? loss / norm : 0;
 }
 
+std::string_view RecipeQuantizer::name() const {
+  if (options.rounds > 0)
+    return "auto";
+  return options.rounding == SecondOrderRounding::Gptq ? "gptq" : "obq";
+}
+
 Result<QuantizedWeight>
 RecipeQuantizer::quantize(const MatrixView &weight,
                           const WeightStatistics &statistics,
@@ -183,12 +196,15 @@ RecipeQuantizer::quantize(const MatrixView &weight,
   size_t panels = (weight.cols + width - 1) / width;
   std::vector<PanelSums> panelSums(panels);
   bool refits = rounded->block.cols == 1;
+  SecondOrderRounding rounding = options.rounding;
+  if (weight.rows > largestObq)
+    rounding = SecondOrderRounding::Gptq;
   parallelFor(panels, 1, threads, [&](size_t begin, size_t end) {
     for (size_t i = begin; i < end; ++i) {
       size_t first = i * width;
       WeightPanel panel(context, weight, *rounded, first,
                         std::min(width, weight.cols - first));
-      panelSums[i] = solve(panel, options.rounds, refits);
+      panelSums[i] = solve(panel, rounding, options.rounds, refits);
       panel.store(*rounded);
     }
   });
@@ -209,5 +225,8 @@ RecipeQuantizer::quantize(const MatrixView &weight,
   result.damping = hessian->damping;
   result.usesHessian = true;
   result.notes = hessian->steps;
+  if (rounding != options.rounding)
+    result.notes.push_back("more than " + std::to_string(largestObq) +
+                           " inputs: rounded by GPTQ, not OBQ");
   return result;
 }

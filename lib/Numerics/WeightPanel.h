@@ -94,6 +94,13 @@ private:
 /// goes with any groups). Does not evaluate.
 void roundByGptq(WeightPanel &panel);
 
+/// Codes by optimal brain quantization (https://arxiv.org/abs/2208.11580,
+/// section 5): one weight of a column after the other, each error shared by
+/// all that remain, with the inverse Hessian updated exactly. Greedily the
+/// cheapest next, else in the Hessian's order. K³ steps a column. Does not
+/// evaluate.
+void roundByObq(WeightPanel &panel, bool greedy);
+
 /// One sweep of coordinate descent over all codes: each becomes the best with
 /// the others fixed. The panel has been evaluated; does not evaluate.
 void descendOverCodes(WeightPanel &panel);

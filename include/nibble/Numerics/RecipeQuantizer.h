@@ -21,8 +21,20 @@ enum class ScaleObjective : uint8_t {
   Blocks,
 };
 
+/// How codes are chosen for the scales that the search found.
+enum class SecondOrderRounding : uint8_t {
+  Gptq,
+  /// Optimal brain quantization (https://arxiv.org/abs/2208.11580), each weight
+  /// of a column the one that costs least. Takes K times as long as GPTQ, so a
+  /// weight of more than 1024 inputs gets GPTQ and a note.
+  ObqGreedy,
+  /// The same in GPTQ's order, which is GPTQ done the long way: an oracle.
+  ObqInOrder,
+};
+
 struct RecipeOptions {
   DampingOptions damping;
+  SecondOrderRounding rounding = SecondOrderRounding::Gptq;
   ScaleObjective scales = ScaleObjective::Diagonal;
   /// Rounds of coordinate descent over the codes and closed-form refit of the
   /// scales after GPTQ; 0 is plain GPTQ.
@@ -39,10 +51,8 @@ struct RecipeOptions {
 class RecipeQuantizer final : public WeightQuantizer {
 public:
   explicit RecipeQuantizer(RecipeOptions options = {}) : options(options) {}
-  /// "auto", or "gptq" without rounds.
-  std::string_view name() const override {
-    return options.rounds == 0 ? "gptq" : "auto";
-  }
+  /// "auto"; without rounds "gptq" or "obq".
+  std::string_view name() const override;
   Result<QuantizedWeight> quantize(const MatrixView &weight,
                                    const WeightStatistics &statistics,
                                    const Scheme &scheme,

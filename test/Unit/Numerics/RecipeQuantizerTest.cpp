@@ -128,6 +128,63 @@ TEST(RecipeQuantizer, GptqIsExactBrainQuantizationInItsOrder) {
     }
 }
 
+TEST(RecipeQuantizer, ObqInOrderIsGptq) {
+  Layer layer(140, 20);
+  for (const char *scheme : {"w4g32", "w3g48s", "w2c", "nf4g32", "w4ts"}) {
+    SCOPED_TRACE(scheme);
+    RecipeOptions options = plainGptq();
+    QuantizedWeight gptq = layer.quantize(options, scheme);
+    options.rounding = SecondOrderRounding::ObqInOrder;
+    QuantizedWeight obq = layer.quantize(options, scheme);
+    EXPECT_NEAR(obq.losses.gptq, gptq.losses.gptq, 1e-6 * gptq.losses.gptq);
+    EXPECT_EQ(RecipeQuantizer(options).name(), "obq");
+  }
+}
+
+/// Each weight of a column the cheapest one that remains, step by step.
+TEST(RecipeQuantizer, ObqIsGreedy) {
+  const size_t K = 24;
+  Layer layer(K, 1);
+  RecipeOptions options = plainGptq();
+  options.rounding = SecondOrderRounding::ObqGreedy;
+  QuantizedWeight q = layer.quantize(options, "w3g8");
+  Matrix damped = dampNaively(layer.moments, K, 0.01);
+
+  QuantizedMatrix expected = q.matrix;
+  std::vector<double> w(layer.weight.begin(), layer.weight.end());
+  std::vector<size_t> left(K);
+  std::iota(left.begin(), left.end(), size_t(0));
+  while (!left.empty()) {
+    size_t n = left.size();
+    Matrix H(n * n);
+    for (size_t i = 0; i < n; ++i)
+      for (size_t j = 0; j < n; ++j)
+        H[i * n + j] = damped[left[i] * K + left[j]];
+    Matrix inverse = invertNaively(H, n);
+    double least = INFINITY, error = 0;
+    size_t best = 0;
+    for (size_t i = 0; i < n; ++i) {
+      double value = 0;
+      encodeNaively(expected, left[i], 0, w[left[i]], value);
+      double e = w[left[i]] - value;
+      if (e * e / inverse[i * n + i] < least) {
+        least = e * e / inverse[i * n + i];
+        error = e / inverse[i * n + i];
+        best = i;
+      }
+    }
+    double value = 0;
+    expected.codes[left[best]] =
+        encodeNaively(expected, left[best], 0, w[left[best]], value);
+    for (size_t i = 0; i < n; ++i)
+      w[left[i]] -= error * inverse[i * n + best];
+    left.erase(left.begin() + static_cast<ptrdiff_t>(best));
+  }
+  double loss = hessianLoss(layer.weight, expected, damped) /
+                hessianNorm(layer.weight, K, damped);
+  EXPECT_NEAR(q.losses.gptq, loss, 1e-6 * loss);
+}
+
 /// No single code can be changed for the better when descent has converged.
 TEST(RecipeQuantizer, DescentEndsInALocalOptimum) {
   Layer layer(40, 3);
@@ -340,6 +397,19 @@ TEST(AdversarialLayers, ExtremeShapes) {
       SCOPED_TRACE(std::to_string(K) + " x " + std::to_string(N));
       expectSoundEverywhere(Layer(K, N));
     }
+}
+
+TEST(AdversarialLayers, TooLargeForObq) {
+  Layer layer(1, 2);
+  layer.K = 1025;
+  layer.weight = makeWeight(1025, 2, 1);
+  layer.moments.assign(1025 * 1025, 0.1);
+  RecipeOptions options;
+  options.rounding = SecondOrderRounding::ObqGreedy;
+  QuantizedWeight q = layer.quantize(options, "w4g128");
+  expectSound(q);
+  ASSERT_EQ(q.notes.size(), 1u);
+  EXPECT_NE(q.notes[0].find("rounded by GPTQ"), std::string::npos);
 }
 
 TEST(AdversarialLayers, NoRowsOrColumns) {
