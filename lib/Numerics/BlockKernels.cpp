@@ -55,6 +55,21 @@ NIBBLE_INLINE void sumMomentsWith(const Coding &coding, const Grid &grid,
 }
 
 template <typename Coder>
+NIBBLE_INLINE void roundTileWith(const Coding &coding, const Grid &grid,
+                                 const float *tile, size_t steps, float *values,
+                                 size_t stride) {
+  Coder coder(coding, grid);
+  Floats scale;
+  std::memcpy(&scale, grid.scale, sizeof(scale));
+  for (size_t step = 0; step < steps; ++step) {
+    Floats w, value;
+    std::memcpy(&w, tile + step * lanes, sizeof(w));
+    coder.round(w / scale, value);
+    std::memcpy(values + step * stride, &value, sizeof(value));
+  }
+}
+
+template <typename Coder>
 NIBBLE_INLINE void encodeTileWith(const Coding &coding, const Grid &grid,
                                   const float *tile, const float *valid,
                                   size_t steps, uint8_t *codes, double *errors,
@@ -144,6 +159,17 @@ void sumMoments(const Coding &coding, const Grid &grid, const float *tile,
   else
     sumMomentsWith<IntegerCoder>(coding, grid, tile, weights, steps, numerators,
                                  denominators);
+}
+
+NIBBLE_EACH_ISA
+void roundTile(const Coding &coding, const Grid &grid, const float *tile,
+               size_t steps, float *values, size_t stride) {
+  if (coding.kind == StorageKind::Float)
+    roundTileWith<FloatCoder>(coding, grid, tile, steps, values, stride);
+  else if (coding.kind == StorageKind::CodeBook)
+    roundTileWith<CodeBookCoder>(coding, grid, tile, steps, values, stride);
+  else
+    roundTileWith<IntegerCoder>(coding, grid, tile, steps, values, stride);
 }
 
 NIBBLE_EACH_ISA

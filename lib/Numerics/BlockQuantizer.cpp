@@ -5,13 +5,14 @@
 //===----------------------------------------------------------------------===//
 
 #include "nibble/Numerics/BlockQuantizer.h"
+#include "BlockHessianEvaluator.h"
 #include "FloatBits.h"
-#include "ScaleSearch.h"
 #include "nibble/Numerics/Parallel.h"
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <memory>
 
 using namespace nibble;
 
@@ -304,6 +305,18 @@ private:
 
 } // namespace
 
+static std::unique_ptr<Evaluator>
+makeEvaluator(const Job &job, const BlockQuantizerOptions &options,
+              const Coding &coding, const BlockTile &tile, Buffers &buffers) {
+  if (options.hessian)
+    return std::make_unique<BlockHessianEvaluator>(
+        coding, buffers.tile,
+        options.hessian + tile.firstRow * (job.matrix.rows + 1),
+        job.matrix.rows);
+  gatherWeights(job, tile, buffers);
+  return std::make_unique<TileEvaluator>(coding, buffers);
+}
+
 /// False if there is a NaN or an infinity.
 static bool quantizeTile(const Job &job, const BlockQuantizerOptions &options,
                          const Coding &coding, const ScaleRules &rules,
@@ -324,9 +337,9 @@ static bool quantizeTile(const Job &job, const BlockQuantizerOptions &options,
   } else if (job.search == ScaleSearch::MinMax) {
     grid = minMaxGrid(rules, range);
   } else {
-    gatherWeights(job, tile, buffers);
-    TileEvaluator evaluator(coding, buffers);
-    grid = leastSquaresGrid(rules, range, evaluator);
+    std::unique_ptr<Evaluator> evaluator =
+        makeEvaluator(job, options, coding, tile, buffers);
+    grid = leastSquaresGrid(rules, range, *evaluator);
   }
   if (!job.isGridGiven)
     for (size_t lane = 0; lane < tile.usedLanes; ++lane)
@@ -541,6 +554,11 @@ static std::optional<Failure> checkStorage(const StorageFormat &storage) {
   return std::nullopt;
 }
 
+/// 0 becomes the extent, and nothing is larger than it, or smaller than 1.
+static size_t resolveExtent(size_t block, size_t extent) {
+  return std::max<size_t>(1, block == 0 ? extent : std::min(block, extent));
+}
+
 static std::optional<Failure>
 checkOptions(const MatrixView &matrix, const BlockQuantizerOptions &options) {
   if (auto failure = checkStorage(options.storage))
@@ -559,6 +577,13 @@ checkOptions(const MatrixView &matrix, const BlockQuantizerOptions &options) {
     return Failure{"a scale is f32, f16, bf16 or f8E8M0FNU, not " +
                    std::string(getInfo(options.scaleFormat).name)};
   }
+  size_t rows = resolveExtent(options.block.rows, matrix.rows);
+  if (options.hessian && (resolveExtent(options.block.cols, matrix.cols) != 1 ||
+                          rows > BlockQuantizerOptions::largestHessianBlock))
+    return Failure{"a search under the Hessian needs blocks of one column and "
+                   "at most " +
+                   std::to_string(BlockQuantizerOptions::largestHessianBlock) +
+                   " rows"};
   for (size_t row = 0; options.rowWeights && row < matrix.rows; ++row)
     if (!(options.rowWeights[row] >= 0 &&
           std::isfinite(options.rowWeights[row])))
@@ -618,11 +643,6 @@ static std::optional<Failure> run(const MatrixView &matrix,
   result.squaredError = losses.error;
   result.squaredNorm = losses.norm;
   return std::nullopt;
-}
-
-/// 0 becomes the extent, and nothing is larger than it, or smaller than 1.
-static size_t resolveExtent(size_t block, size_t extent) {
-  return std::max<size_t>(1, block == 0 ? extent : std::min(block, extent));
 }
 
 Result<QuantizedMatrix>

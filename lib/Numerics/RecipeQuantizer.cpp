@@ -125,8 +125,13 @@ static BlockQuantizerOptions getStart(const Scheme &scheme,
   options.search = recipe.scales == ScaleObjective::MinMax
                        ? ScaleSearch::MinMax
                        : ScaleSearch::LeastSquares;
-  if (recipe.scales == ScaleObjective::Diagonal ||
-      recipe.scales == ScaleObjective::Blocks)
+  size_t blockRows =
+      options.block.rows == 0 ? hessian.size : options.block.rows;
+  if (recipe.scales == ScaleObjective::Blocks && options.block.cols == 1 &&
+      blockRows <= BlockQuantizerOptions::largestHessianBlock)
+    options.hessian = hessian.matrix.data();
+  else if (recipe.scales == ScaleObjective::Diagonal ||
+           recipe.scales == ScaleObjective::Blocks)
     options.rowWeights = hessian.diagonal.data();
   options.threads = threads;
   return options;

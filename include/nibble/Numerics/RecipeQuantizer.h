@@ -37,7 +37,7 @@ struct RecipeOptions {
   SecondOrderRounding rounding = SecondOrderRounding::Gptq;
   ScaleObjective scales = ScaleObjective::Diagonal;
   /// Rounds of coordinate descent over the codes and closed-form refit of the
-  /// scales after GPTQ; 0 is plain GPTQ.
+  /// scales after second-order rounding; 0 leaves them out.
   unsigned rounds = 3;
 };
 

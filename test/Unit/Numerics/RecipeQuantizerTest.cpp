@@ -185,6 +185,81 @@ TEST(RecipeQuantizer, ObqIsGreedy) {
   EXPECT_NEAR(q.losses.gptq, loss, 1e-6 * loss);
 }
 
+/// The search under the blocks' Hessians: no candidate of the documented list
+/// is better, and min/max and the diagonal's choice never are.
+TEST(RecipeQuantizer, BlockSearchIsBestInEveryBlock) {
+  const size_t K = 40, N = 19, group = 16;
+  Layer layer(K, N);
+  auto damped = InputHessian(layer.moments, 9).damped({});
+  auto loss = [&](const QuantizedMatrix &q, size_t block, size_t n) {
+    std::vector<float> back = dequantize(q);
+    double sum = 0;
+    size_t end = std::min(K, (block + 1) * group);
+    for (size_t i = block * group; i < end; ++i)
+      for (size_t j = block * group; j < end; ++j)
+        sum += (double(layer.weight[i * N + n]) - back[i * N + n]) *
+               damped->matrix[i * K + j] *
+               (double(layer.weight[j * N + n]) - back[j * N + n]);
+    return sum;
+  };
+  for (const char *name : {"w4g16s", "w3g16", "nf4g16"}) {
+    SCOPED_TRACE(name);
+    Scheme scheme = *parseScheme(name);
+    BlockQuantizerOptions options;
+    options.storage = scheme.storage;
+    options.block = scheme.blockShape();
+    options.symmetric = scheme.symmetric;
+    auto minMax = quantizeBlocks(layer.view(), options);
+    options.search = ScaleSearch::LeastSquares;
+    options.hessian = damped->matrix.data();
+    auto q = quantizeBlocks(layer.view(), options);
+    ASSERT_TRUE(q && minMax);
+    for (size_t block = 0; block < q->blockRows(); ++block)
+      for (size_t n = 0; n < N; ++n) {
+        double best = loss(*q, block, n) * (1 - 1e-5);
+        EXPECT_LE(best, loss(*minMax, block, n));
+        if (!scheme.symmetric && scheme.storage.isInteger())
+          continue;
+        QuantizedMatrix other = *q;
+        double largest = 0;
+        for (size_t i = block * group; i < std::min(K, (block + 1) * group);
+             ++i)
+          largest =
+              std::max<double>(largest, std::fabs(layer.weight[i * N + n]));
+        for (int step = 0; step < 20; ++step)
+          for (double sign : {1.0, -1.0}) {
+            if (sign < 0 && !scheme.storage.isInteger())
+              continue;
+            other.scales[block * N + n] =
+                static_cast<float>(sign * (1.15 - 0.65 * step / 19) * largest /
+                                   largestMagnitude(scheme.storage));
+            auto rounded = roundToScales(layer.view(), other);
+            EXPECT_LE(best, loss(*rounded, block, n)) << step;
+          }
+      }
+  }
+  BlockQuantizerOptions tooWide;
+  tooWide.block = {0, 0};
+  tooWide.hessian = damped->matrix.data();
+  EXPECT_NE(quantizeBlocks(layer.view(), tooWide).error().find("one column"),
+            std::string::npos);
+}
+
+TEST(RecipeQuantizer, EveryObjectiveIsSound) {
+  Layer layer(150, 20);
+  for (ScaleObjective scales :
+       {ScaleObjective::MinMax, ScaleObjective::Squares,
+        ScaleObjective::Diagonal, ScaleObjective::Blocks})
+    for (const char *scheme : schemes) {
+      SCOPED_TRACE(scheme);
+      RecipeOptions options;
+      options.scales = scales;
+      QuantizedWeight q = layer.quantize(options, scheme);
+      EXPECT_LT(q.losses.gptq, q.losses.rounding);
+      EXPECT_LE(q.losses.end, q.losses.gptq);
+    }
+}
+
 /// No single code can be changed for the better when descent has converged.
 TEST(RecipeQuantizer, DescentEndsInALocalOptimum) {
   Layer layer(40, 3);
