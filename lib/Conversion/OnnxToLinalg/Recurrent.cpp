@@ -221,6 +221,10 @@ private:
   /// [sequence, batch, x] with each entry's sequence backwards.
   Value mirror(Value tensor);
   Value buildBias(int64_t direction);
+  /// initial + lhs · rhs, read and written in loops as `maps` say; the last
+  /// loop is summed.
+  Value addProducts(Value lhs, Value rhs, Value initial,
+                    ArrayRef<AffineMap> maps);
   Value buildInputGates(Value input, Value weights, Value bias);
   /// {Y, last hidden, last cell}
   SmallVector<Value> buildDirection(Value input, int64_t direction,
@@ -335,6 +339,24 @@ Value RecurrentBuilder::buildBias(int64_t direction) {
       });
 }
 
+Value RecurrentBuilder::addProducts(Value lhs, Value rhs, Value initial,
+                                    ArrayRef<AffineMap> maps) {
+  unsigned numLoops = maps.front().getNumDims();
+  SmallVector<utils::IteratorType> iterators(numLoops,
+                                             utils::IteratorType::parallel);
+  iterators.back() = utils::IteratorType::reduction;
+  return linalg::GenericOp::create(
+             rewriter, loc, initial.getType(), ValueRange{lhs, rhs}, initial,
+             maps, iterators,
+             [&](OpBuilder &builder, Location nested, ValueRange args) {
+               ScalarBuilder scalar(builder, nested);
+               linalg::YieldOp::create(
+                   builder, nested,
+                   scalar.add(args[2], scalar.mul(args[0], args[1])));
+             })
+      .getResult(0);
+}
+
 Value RecurrentBuilder::buildInputGates(Value input, Value weights,
                                         Value bias) {
   MLIRContext *mlir = rewriter.getContext();
@@ -347,22 +369,10 @@ Value RecurrentBuilder::buildInputGates(Value input, Value weights,
                  computed,
                  [](ScalarBuilder &, ValueRange args) { return args[0]; })
            : zeros(sizes);
-  using Iterator = utils::IteratorType;
-  SmallVector<Iterator> iterators{Iterator::parallel, Iterator::parallel,
-                                  Iterator::parallel, Iterator::reduction};
-  SmallVector<AffineMap> maps{AffineMap::get(4, 0, {s, b, k}, mlir),
-                              AffineMap::get(4, 0, {g, k}, mlir),
-                              AffineMap::get(4, 0, {s, b, g}, mlir)};
-  return linalg::GenericOp::create(
-             rewriter, loc, initial.getType(), ValueRange{input, weights},
-             initial, maps, iterators,
-             [&](OpBuilder &builder, Location nested, ValueRange args) {
-               ScalarBuilder scalar(builder, nested);
-               linalg::YieldOp::create(
-                   builder, nested,
-                   scalar.add(args[2], scalar.mul(args[0], args[1])));
-             })
-      .getResult(0);
+  return addProducts(input, weights, initial,
+                     {AffineMap::get(4, 0, {s, b, k}, mlir),
+                      AffineMap::get(4, 0, {g, k}, mlir),
+                      AffineMap::get(4, 0, {s, b, g}, mlir)});
 }
 
 Value RecurrentBuilder::takeGates(Value gates, int64_t first, int64_t count) {
@@ -387,22 +397,10 @@ Value RecurrentBuilder::buildRecurrence(Value state, const Weights &weights,
   }
   AffineExpr b = getAffineDimExpr(0, mlir), g = getAffineDimExpr(1, mlir),
              k = getAffineDimExpr(2, mlir);
-  using Iterator = utils::IteratorType;
-  SmallVector<Iterator> iterators{Iterator::parallel, Iterator::parallel,
-                                  Iterator::reduction};
-  SmallVector<AffineMap> maps{AffineMap::get(3, 0, {b, k}, mlir),
-                              AffineMap::get(3, 0, {g, k}, mlir),
-                              AffineMap::get(3, 0, {b, g}, mlir)};
-  return linalg::GenericOp::create(
-             rewriter, loc, initial.getType(), ValueRange{state, recurrence},
-             initial, maps, iterators,
-             [&](OpBuilder &builder, Location nested, ValueRange args) {
-               ScalarBuilder scalar(builder, nested);
-               linalg::YieldOp::create(
-                   builder, nested,
-                   scalar.add(args[2], scalar.mul(args[0], args[1])));
-             })
-      .getResult(0);
+  return addProducts(state, recurrence, initial,
+                     {AffineMap::get(3, 0, {b, k}, mlir),
+                      AffineMap::get(3, 0, {g, k}, mlir),
+                      AffineMap::get(3, 0, {b, g}, mlir)});
 }
 
 /// Inputs of rank 2 are [batch, hidden]; of rank 1, [hidden].
