@@ -212,6 +212,15 @@ mlir::Value buildMatMul(NodeContext &context, mlir::Value lhs,
                         mlir::RankedTensorType lhsType, mlir::Value rhs,
                         mlir::RankedTensorType rhsType, mlir::Type element);
 
+/// A tensor whose elements are not set yet.
+mlir::Value buildEmpty(NodeContext &context,
+                       llvm::ArrayRef<mlir::OpFoldResult> sizes,
+                       mlir::Type element);
+/// A tensor of `sizes` that holds `stored` everywhere.
+mlir::Value buildFilled(NodeContext &context,
+                        llvm::ArrayRef<mlir::OpFoldResult> sizes,
+                        mlir::Value stored);
+
 /// `tensor` with another shape of the same number of elements.
 mlir::Value buildReshape(NodeContext &context, mlir::Value tensor,
                          llvm::ArrayRef<mlir::OpFoldResult> sizes);

@@ -358,8 +358,8 @@ Value nibble::moveDimension(NodeContext &context, Value tensor, int64_t from,
       ->getResult(0);
 }
 
-void nibble::checkIndices(NodeContext &context, Value indices, Type element,
-                          OpFoldResult limit) {
+void nibble::checkPositions(NodeContext &context, Value indices, Type element,
+                            OpFoldResult limit) {
   int64_t rank = cast<RankedTensorType>(indices.getType()).getRank();
   Type i64 = context.rewriter.getI64Type();
   ScalarBuilder outer = context.scalar();
