@@ -70,15 +70,9 @@ Dimension nibble::agree(NodeContext &context, StringRef name,
 TypedTensor nibble::transpose(NodeContext &context, const TypedTensor &tensor,
                               ArrayRef<int64_t> order) {
   TypedTensor result{{}, {}, tensor.element};
-  Sizes own = getExtents(context, tensor), sizes;
-  for (int64_t axis : order) {
-    sizes.push_back(own[axis]);
+  for (int64_t axis : order)
     result.dimensions.push_back(tensor.dimensions[axis]);
-  }
-  Value empty = buildEmpty(context, sizes, getStoredElement(tensor.tensor));
-  result.tensor = linalg::TransposeOp::create(context.rewriter, context.loc,
-                                              tensor.tensor, empty, order)
-                      ->getResult(0);
+  result.tensor = buildTranspose(context, tensor.tensor, order);
   return result;
 }
 

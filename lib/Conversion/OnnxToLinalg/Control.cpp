@@ -550,15 +550,7 @@ static Value moveFirstTo(NodeContext &context, Value rows, int64_t axis) {
   for (int64_t i = 1; i < rank; ++i)
     order.push_back(i);
   order.insert(order.begin() + axis, 0);
-  Sizes from = context.getSizes(rows), sizes;
-  for (int64_t source : order)
-    sizes.push_back(from[source]);
-  Value empty = tensor::EmptyOp::create(
-      context.rewriter, context.loc, sizes,
-      cast<RankedTensorType>(rows.getType()).getElementType());
-  return linalg::TransposeOp::create(context.rewriter, context.loc, rows, empty,
-                                     order)
-      ->getResult(0);
+  return buildTranspose(context, rows, order);
 }
 
 /// Runs the body over `length` elements of `scanned`. Returns the last states

@@ -221,6 +221,11 @@ mlir::Value buildFilled(NodeContext &context,
                         llvm::ArrayRef<mlir::OpFoldResult> sizes,
                         mlir::Value stored);
 
+/// `tensor` with its dimensions in another order: dimension i of the result is
+/// dimension order[i].
+mlir::Value buildTranspose(NodeContext &context, mlir::Value tensor,
+                           llvm::ArrayRef<int64_t> order);
+
 /// `tensor` with another shape of the same number of elements.
 mlir::Value buildReshape(NodeContext &context, mlir::Value tensor,
                          llvm::ArrayRef<mlir::OpFoldResult> sizes);

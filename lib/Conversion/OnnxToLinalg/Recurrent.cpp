@@ -213,7 +213,6 @@ private:
   /// An input in computed numbers; null where it is left out.
   Value getNumbers(unsigned index);
   /// `tensor` with its dimensions in another order.
-  Value transpose(Value tensor, ArrayRef<int64_t> order);
   /// tensor[position], without the first dimension.
   Value takeFirst(Value tensor, OpFoldResult position);
   /// `element` put into `tensor` at `position` of dimension `axis`.
@@ -248,17 +247,6 @@ Value RecurrentBuilder::getNumbers(unsigned index) {
     return {};
   return buildCast(context, context.getInput(index),
                    context.getElementType(index), computed);
-}
-
-Value RecurrentBuilder::transpose(Value tensor, ArrayRef<int64_t> order) {
-  Sizes from = context.getSizes(tensor), sizes;
-  for (int64_t source : order)
-    sizes.push_back(from[source]);
-  Value empty = tensor::EmptyOp::create(
-      rewriter, loc, sizes,
-      cast<RankedTensorType>(tensor.getType()).getElementType());
-  return linalg::TransposeOp::create(rewriter, loc, tensor, empty, order)
-      ->getResult(0);
 }
 
 Value RecurrentBuilder::takeFirst(Value tensor, OpFoldResult position) {
@@ -527,7 +515,7 @@ RecurrentBuilder::buildDirection(Value input, int64_t direction, bool backward,
   for (unsigned i = 0; i < (isLSTM ? 2 : 1); ++i) {
     Value state = getNumbers(5 + i);
     if (state && context.node.getInt("layout", 0))
-      state = transpose(state, {1, 0, 2});
+      state = buildTranspose(context, state, {1, 0, 2});
     state = state ? takeFirst(state, position) : zeros({batch, hidden});
     auto type = cast<RankedTensorType>(
         tensor::EmptyOp::create(rewriter, loc, Sizes{batch, hidden}, computed)
@@ -591,7 +579,7 @@ LogicalResult RecurrentBuilder::convert() {
   bool batchFirst = context.node.getInt("layout", 0) != 0;
   Value input = getNumbers(0);
   if (batchFirst)
-    input = transpose(input, {1, 0, 2});
+    input = buildTranspose(context, input, {1, 0, 2});
   Sizes inputSizes = context.getSizes(input);
   sequence = inputSizes[0];
   batch = inputSizes[1];
@@ -619,9 +607,9 @@ LogicalResult RecurrentBuilder::convert() {
       state = put(value, state, 0, position);
   }
   if (batchFirst) {
-    all = transpose(all, {2, 0, 1, 3});
+    all = buildTranspose(context, all, {2, 0, 1, 3});
     for (Value &state : last)
-      state = transpose(state, {1, 0, 2});
+      state = buildTranspose(context, state, {1, 0, 2});
   }
   SmallVector<Value> results{all};
   llvm::append_range(results, last);
