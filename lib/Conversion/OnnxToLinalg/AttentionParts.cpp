@@ -70,9 +70,15 @@ Dimension nibble::agree(NodeContext &context, StringRef name,
 TypedTensor nibble::transpose(NodeContext &context, const TypedTensor &tensor,
                               ArrayRef<int64_t> order) {
   TypedTensor result{{}, {}, tensor.element};
-  for (int64_t axis : order)
+  Sizes own = getExtents(context, tensor), sizes;
+  for (int64_t axis : order) {
+    sizes.push_back(own[axis]);
     result.dimensions.push_back(tensor.dimensions[axis]);
-  result.tensor = buildTranspose(context, tensor.tensor, order);
+  }
+  Value empty = buildEmpty(context, sizes, getStoredElement(tensor.tensor));
+  result.tensor = linalg::TransposeOp::create(context.rewriter, context.loc,
+                                              tensor.tensor, empty, order)
+                      ->getResult(0);
   return result;
 }
 
