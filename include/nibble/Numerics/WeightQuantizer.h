@@ -8,13 +8,48 @@
 #define NIBBLE_NUMERICS_WEIGHTQUANTIZER_H
 
 #include "nibble/Numerics/BlockQuantizer.h"
+#include "nibble/Numerics/InputHessian.h"
+
+#include <limits>
 
 namespace nibble {
 
 /// What calibration knows about the K inputs of a weight. Empty: unknown.
 struct WeightStatistics {
-  /// [K]: the mean square of each input, the diagonal of the Hessian.
+  /// The second moments of the inputs, shared by all weights that read them.
+  std::shared_ptr<const InputHessian> hessian;
+  /// [K]: the mean square of each input, the diagonal of the Hessian. May be
+  /// given without it; where both are, the Hessian counts.
   std::vector<float> inputSquares;
+};
+
+/// ‖W - Ŵ‖² / ‖W‖² in the norm of the damped Hessian H, ‖E‖² = tr(EᵀHE), after
+/// each step of an algorithm; NaN for a step that was not taken.
+struct HessianLosses {
+  /// Rounding to nearest with the scales that the algorithm starts from.
+  double rounding = std::numeric_limits<double>::quiet_NaN();
+  /// GPTQ (or OBQ) with the same scales.
+  double gptq = std::numeric_limits<double>::quiet_NaN();
+  /// What was returned.
+  double end = std::numeric_limits<double>::quiet_NaN();
+  /// What was returned, in the norm of the second moments without damping: the
+  /// relative squared error of the matmul's output on the calibration data.
+  double output = std::numeric_limits<double>::quiet_NaN();
+};
+
+/// A quantized weight and what a report says about it.
+struct QuantizedWeight {
+  /// Codes, scales and zero points just as the algorithm chose them.
+  QuantizedMatrix matrix;
+  HessianLosses losses;
+  /// The damping that was used, as a fraction of the mean diagonal; 0 without a
+  /// Hessian.
+  double damping = 0;
+  /// Whether second-order rounding (GPTQ or OBQ) chose the codes.
+  bool usesHessian = false;
+  /// Each departure from the plain method, in words: dead inputs, more damping,
+  /// a fallback.
+  std::vector<std::string> notes;
 };
 
 /// One algorithm: weight, statistics and scheme in; codes, scales, zero points
@@ -26,20 +61,23 @@ public:
   /// The name on the command line and in reports.
   virtual std::string_view name() const = 0;
 
-  /// Quantizes `weight`, [K, N]. The blocks are scheme.blockShape().
-  virtual Result<QuantizedMatrix> quantize(const MatrixView &weight,
+  /// Quantizes `weight`, [K, N]. The blocks are scheme.blockShape(). NaN and
+  /// infinity in the weight, and statistics of another number of inputs, are
+  /// errors; statistics that cannot be used are a note and a fallback.
+  /// Bit-identical for any number of threads (0: one for each core).
+  virtual Result<QuantizedWeight> quantize(const MatrixView &weight,
                                            const WeightStatistics &statistics,
                                            const Scheme &scheme,
                                            unsigned threads) const = 0;
 };
 
 /// Round to nearest. With ScaleSearch::LeastSquares the errors are weighted by
-/// `statistics.inputSquares` where there are any.
+/// the mean squares of the inputs where they are known.
 class RoundingQuantizer final : public WeightQuantizer {
 public:
   explicit RoundingQuantizer(ScaleSearch search) : search(search) {}
   std::string_view name() const override { return "round"; }
-  Result<QuantizedMatrix> quantize(const MatrixView &weight,
+  Result<QuantizedWeight> quantize(const MatrixView &weight,
                                    const WeightStatistics &statistics,
                                    const Scheme &scheme,
                                    unsigned threads) const override;

@@ -175,17 +175,10 @@ static Value transposeFactor(NodeContext &context, Value tensor,
   if (swaps && rank > 1)
     std::swap(order[rank - 2], order[rank - 1]);
   SmallVector<Dimension> own = getDimensions(type), dimensions;
-  Sizes sizes = context.getSizes(tensor), moved;
-  for (int64_t axis : order) {
+  for (int64_t axis : order)
     dimensions.push_back(own[axis]);
-    moved.push_back(sizes[axis]);
-  }
   type = getTensorType(dimensions, type.getElementType());
-  Value empty = tensor::EmptyOp::create(context.rewriter, context.loc, moved,
-                                        getStoredType(type.getElementType()));
-  return linalg::TransposeOp::create(context.rewriter, context.loc, tensor,
-                                     empty, order)
-      ->getResult(0);
+  return buildTranspose(context, tensor, order);
 }
 
 /// alpha · A · B, each transposed where the node says so.

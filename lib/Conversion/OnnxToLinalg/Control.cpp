@@ -550,15 +550,7 @@ static Value moveFirstTo(NodeContext &context, Value rows, int64_t axis) {
   for (int64_t i = 1; i < rank; ++i)
     order.push_back(i);
   order.insert(order.begin() + axis, 0);
-  Sizes from = context.getSizes(rows), sizes;
-  for (int64_t source : order)
-    sizes.push_back(from[source]);
-  Value empty = tensor::EmptyOp::create(
-      context.rewriter, context.loc, sizes,
-      cast<RankedTensorType>(rows.getType()).getElementType());
-  return linalg::TransposeOp::create(context.rewriter, context.loc, rows, empty,
-                                     order)
-      ->getResult(0);
+  return buildTranspose(context, rows, order);
 }
 
 /// Runs the body over `length` elements of `scanned`. Returns the last states
@@ -668,38 +660,55 @@ static RankedTensorType joinShapes(RankedTensorType left,
   return RankedTensorType::get(shape, left.getElementType());
 }
 
-static LogicalResult convertScan(NodeContext &context) {
-  NodeOp node = context.node;
-  if (node->getNumRegions() != 1)
-    return context.fail("needs a body");
-  Region &body = node->getRegion(0);
-  auto returned = getReturnedTypes(context, body);
+namespace {
+/// The body of a Scan, what it returns and what it scans, checked.
+struct ScanBody {
+  Region &region;
+  SmallVector<RankedTensorType> returned;
+  ScanLayout layout;
+};
+} // namespace
+
+/// `batch`: the number of dimensions before those that the axes count.
+static FailureOr<ScanBody> getScanBody(NodeContext &context, unsigned batch) {
+  if (context.node->getNumRegions() != 1 || context.getNumInputs() < 1 + batch)
+    return context.fail("needs a body and something to scan");
+  Region &region = context.node->getRegion(0);
+  auto returned = getReturnedTypes(context, region);
   if (failed(returned))
     return failure();
-  auto layout = getLayout(context, body);
+  auto layout = getLayout(context, region);
   if (failed(layout) ||
-      failed(checkScan(context, body, *layout, /*batch=*/0, *returned)))
+      failed(checkScan(context, region, *layout, batch, *returned)))
     return failure();
+  return ScanBody{region, std::move(*returned), std::move(*layout)};
+}
+
+static LogicalResult convertScan(NodeContext &context) {
+  auto scan = getScanBody(context, /*batch=*/0);
+  if (failed(scan))
+    return failure();
+  auto &[body, returned, layout] = *scan;
   SmallVector<Value> states, scanned;
   for (unsigned i = 0; i < context.getNumInputs(); ++i) {
     Value input = context.getInput(i);
-    if (i < layout->states)
+    if (i < layout.states)
       states.push_back(castTo(
           context, input,
-          joinShapes(cast<RankedTensorType>(input.getType()), (*returned)[i])));
+          joinShapes(cast<RankedTensorType>(input.getType()), returned[i])));
     else
       scanned.push_back(input);
   }
   Value length = context.toValue(
-      getSize(context.rewriter, context.loc, scanned[0], layout->inputAxes[0]));
+      getSize(context.rewriter, context.loc, scanned[0], layout.inputAxes[0]));
   ScalarBuilder scalar = context.scalar();
   for (size_t i = 1; i < scanned.size(); ++i)
     context.check(scalar.equal(length, context.toValue(getSize(
                                            context.rewriter, context.loc,
-                                           scanned[i], layout->inputAxes[i]))),
+                                           scanned[i], layout.inputAxes[i]))),
                   "the scanned inputs have different lengths");
   return context.replace(
-      buildScan(context, body, *layout, states, scanned, length, *returned));
+      buildScan(context, body, layout, states, scanned, length, returned));
 }
 
 /// Copies `element` into `tensor` at `position` of its first dimension.
@@ -718,32 +727,25 @@ static Value putAt(NodeContext &context, Value element, Value tensor,
 /// Until version 8 every tensor but the lengths has a batch in front, and an
 /// entry of the batch may be shorter: then the rest of its outputs is zero.
 static LogicalResult convertBatchedScan(NodeContext &context) {
-  NodeOp node = context.node;
-  if (node->getNumRegions() != 1 || context.getNumInputs() < 2)
-    return context.fail("needs a body and something to scan");
-  Region &body = node->getRegion(0);
-  auto returned = getReturnedTypes(context, body);
-  if (failed(returned))
+  auto scan = getScanBody(context, /*batch=*/1);
+  if (failed(scan))
     return failure();
-  auto layout = getLayout(context, body);
-  if (failed(layout) ||
-      failed(checkScan(context, body, *layout, /*batch=*/1, *returned)))
-    return failure();
-  for (RankedTensorType type : *returned)
+  auto &[body, returned, layout] = *scan;
+  for (RankedTensorType type : returned)
     if (!type.hasStaticShape())
       return context.fail("before version 9 the outputs of its body must have "
                           "known sizes; convert the model to a later opset");
   ConversionPatternRewriter &rewriter = context.rewriter;
   Location loc = context.loc;
   ScalarBuilder scalar = context.scalar();
-  Value first = context.getInput(layout->states + 1);
+  Value first = context.getInput(layout.states + 1);
   Value batch = context.toValue(getSize(rewriter, loc, first, 0));
   Value longest = context.toValue(getSize(rewriter, loc, first, 1));
 
   SmallVector<Value> initial;
-  for (auto [i, type] : llvm::enumerate(*returned)) {
+  for (auto [i, type] : llvm::enumerate(returned)) {
     Sizes sizes{batch};
-    if (i >= layout->states)
+    if (i >= layout.states)
       sizes.push_back(longest);
     for (int64_t size : type.getShape())
       sizes.push_back(rewriter.getIndexAttr(size));
@@ -770,15 +772,15 @@ static LogicalResult convertBatchedScan(NodeContext &context) {
     }
     SmallVector<Value> states, scanned;
     for (unsigned i = 1; i < context.getNumInputs(); ++i)
-      (i <= layout->states ? states : scanned)
+      (i <= layout.states ? states : scanned)
           .push_back(takeAt(context, context.getInput(i), 0, entry));
-    for (auto [state, type] : llvm::zip(states, *returned))
+    for (auto [state, type] : llvm::zip(states, returned))
       state = castTo(context, state, type);
     SmallVector<Value> next;
     for (auto [i, value] : llvm::enumerate(buildScan(
-             context, body, *layout, states, scanned, length, *returned))) {
+             context, body, layout, states, scanned, length, returned))) {
       Value before = loop.getRegionIterArg(i);
-      if (i < layout->states) {
+      if (i < layout.states) {
         next.push_back(putAt(context, value, before, entry));
         continue;
       }

@@ -56,14 +56,6 @@ llvm::SmallVector<mlir::Value> buildSequence(
         ScalarBuilder &, mlir::ValueRange indices, mlir::ValueRange carried)>
         body);
 
-/// A tensor whose elements are not set yet.
-mlir::Value buildEmpty(NodeContext &context,
-                       llvm::ArrayRef<mlir::OpFoldResult> sizes,
-                       mlir::Type element);
-mlir::Value buildFilled(NodeContext &context,
-                        llvm::ArrayRef<mlir::OpFoldResult> sizes,
-                        mlir::Value stored);
-
 /// Whether `predicate` holds for each element of `tensor`, which it gets with
 /// its position.
 mlir::Value

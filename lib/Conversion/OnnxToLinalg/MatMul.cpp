@@ -189,13 +189,7 @@ static Value transpose(NodeContext &context, Value matrix,
   SmallVector<Dimension> dimensions = getDimensions(type);
   std::swap(dimensions[0], dimensions[1]);
   type = getTensorType(dimensions, type.getElementType());
-  Sizes sizes = context.getSizes(matrix);
-  std::swap(sizes[0], sizes[1]);
-  Value empty = tensor::EmptyOp::create(context.rewriter, context.loc, sizes,
-                                        getStoredType(type.getElementType()));
-  return linalg::TransposeOp::create(context.rewriter, context.loc, matrix,
-                                     empty, ArrayRef<int64_t>{1, 0})
-      ->getResult(0);
+  return buildTranspose(context, matrix, {1, 0});
 }
 
 /// alpha · A · B + beta · C, rounded once.

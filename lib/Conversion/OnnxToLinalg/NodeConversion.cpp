@@ -317,6 +317,31 @@ Sizes nibble::dropAxes(NodeContext &context, Value tensor,
   return sizes;
 }
 
+Value nibble::buildEmpty(NodeContext &context, ArrayRef<OpFoldResult> sizes,
+                         Type element) {
+  return tensor::EmptyOp::create(context.rewriter, context.loc, sizes, element);
+}
+
+Value nibble::buildFilled(NodeContext &context, ArrayRef<OpFoldResult> sizes,
+                          Value stored) {
+  Value empty = buildEmpty(context, sizes, stored.getType());
+  return linalg::FillOp::create(context.rewriter, context.loc, stored, empty)
+      .getResult(0);
+}
+
+Value nibble::buildTranspose(NodeContext &context, Value tensor,
+                             ArrayRef<int64_t> order) {
+  Sizes own = context.getSizes(tensor), sizes;
+  for (int64_t axis : order)
+    sizes.push_back(own[axis]);
+  Value empty =
+      buildEmpty(context, sizes,
+                 cast<RankedTensorType>(tensor.getType()).getElementType());
+  return linalg::TransposeOp::create(context.rewriter, context.loc, tensor,
+                                     empty, order)
+      ->getResult(0);
+}
+
 Value nibble::buildReshape(NodeContext &context, Value tensor,
                            ArrayRef<OpFoldResult> sizes) {
   auto source = cast<RankedTensorType>(tensor.getType());

@@ -212,6 +212,20 @@ mlir::Value buildMatMul(NodeContext &context, mlir::Value lhs,
                         mlir::RankedTensorType lhsType, mlir::Value rhs,
                         mlir::RankedTensorType rhsType, mlir::Type element);
 
+/// A tensor whose elements are not set yet.
+mlir::Value buildEmpty(NodeContext &context,
+                       llvm::ArrayRef<mlir::OpFoldResult> sizes,
+                       mlir::Type element);
+/// A tensor of `sizes` that holds `stored` everywhere.
+mlir::Value buildFilled(NodeContext &context,
+                        llvm::ArrayRef<mlir::OpFoldResult> sizes,
+                        mlir::Value stored);
+
+/// `tensor` with its dimensions in another order: dimension i of the result is
+/// dimension order[i].
+mlir::Value buildTranspose(NodeContext &context, mlir::Value tensor,
+                           llvm::ArrayRef<int64_t> order);
+
 /// `tensor` with another shape of the same number of elements.
 mlir::Value buildReshape(NodeContext &context, mlir::Value tensor,
                          llvm::ArrayRef<mlir::OpFoldResult> sizes);

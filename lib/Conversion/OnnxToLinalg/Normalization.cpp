@@ -578,7 +578,7 @@ static LogicalResult convertEmbedLayer(NodeContext &context) {
           failed(math.requireEqual(given[1], sizes[1],
                                    "indices have another length")))
         return failure();
-      checkIndices(context, part.indices, part.indexElement, tableSizes[0]);
+      checkPositions(context, part.indices, part.indexElement, tableSizes[0]);
     } else if (failed(math.requireLessEqual(
                    sizes[1], tableSizes[0],
                    "there are more positions than the table has"))) {

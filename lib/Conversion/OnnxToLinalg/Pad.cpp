@@ -267,19 +267,6 @@ static LogicalResult convertCenterCropPad(NodeContext &context) {
 // DepthToSpace, SpaceToDepth
 //===----------------------------------------------------------------------===//
 
-static Value transpose(NodeContext &context, Value tensor,
-                       ArrayRef<int64_t> order) {
-  Sizes own = context.getSizes(tensor), sizes;
-  for (int64_t axis : order)
-    sizes.push_back(own[axis]);
-  Value empty = tensor::EmptyOp::create(
-      context.rewriter, context.loc, sizes,
-      cast<RankedTensorType>(tensor.getType()).getElementType());
-  return linalg::TransposeOp::create(context.rewriter, context.loc, tensor,
-                                     empty, order)
-      ->getResult(0);
-}
-
 static FailureOr<OpFoldResult> getBlock(NodeContext &context) {
   int64_t block = context.node.getInt("blocksize", 0);
   if (block < 1 || block >= 1 << 15)
@@ -304,12 +291,12 @@ static LogicalResult convertDepthToSpace(NodeContext &context) {
   bool depthFirst = context.node.getString("mode", "DCR") == "DCR";
   Value parts =
       depthFirst
-          ? transpose(context,
-                      splitDimension(context, x, 1, {*block, *block, outer}),
-                      {0, 3, 4, 1, 5, 2})
-          : transpose(context,
-                      splitDimension(context, x, 1, {outer, *block, *block}),
-                      {0, 1, 4, 2, 5, 3});
+          ? buildTranspose(
+                context, splitDimension(context, x, 1, {*block, *block, outer}),
+                {0, 3, 4, 1, 5, 2})
+          : buildTranspose(
+                context, splitDimension(context, x, 1, {outer, *block, *block}),
+                {0, 1, 4, 2, 5, 3});
   Value rows = mergeDimensions(context, parts, 2, 2);
   return context.replace(mergeDimensions(context, rows, 3, 2));
 }
@@ -330,9 +317,9 @@ static LogicalResult convertSpaceToDepth(NodeContext &context) {
   Value parts = splitDimension(context, x, 3, {columns, *block});
   parts = splitDimension(context, parts, 2, {rows, *block});
   bool depthFirst = context.node.getString("mode", "DCR") == "DCR";
-  parts = transpose(context, parts,
-                    depthFirst ? ArrayRef<int64_t>{0, 3, 5, 1, 2, 4}
-                               : ArrayRef<int64_t>{0, 1, 3, 5, 2, 4});
+  parts = buildTranspose(context, parts,
+                         depthFirst ? ArrayRef<int64_t>{0, 3, 5, 1, 2, 4}
+                                    : ArrayRef<int64_t>{0, 1, 3, 5, 2, 4});
   return context.replace(mergeDimensions(context, parts, 1, 3));
 }
 

@@ -260,7 +260,7 @@ static LogicalResult convertMaxUnpool(NodeContext &context) {
   OpFoldResult total = math.product(inner);
   ScalarBuilder scalar = context.scalar();
   int64_t all = type.getRank();
-  checkIndices(context, indices, context.getElementType(1), total);
+  checkPositions(context, indices, context.getElementType(1), total);
   Sizes indexSizes = context.getSizes(indices);
   for (int64_t i = 0; i < all; ++i)
     if (failed(math.requireEqual(indexSizes[i], own[i],

@@ -73,18 +73,6 @@ Value nibble::extractScalar(NodeContext &context, unsigned input) {
   return extract(scalar, context.getInput(input), first);
 }
 
-Value nibble::buildEmpty(NodeContext &context, ArrayRef<OpFoldResult> sizes,
-                         Type element) {
-  return tensor::EmptyOp::create(context.rewriter, context.loc, sizes, element);
-}
-
-Value nibble::buildFilled(NodeContext &context, ArrayRef<OpFoldResult> sizes,
-                          Value stored) {
-  Value empty = buildEmpty(context, sizes, stored.getType());
-  return linalg::FillOp::create(context.rewriter, context.loc, stored, empty)
-      .getResult(0);
-}
-
 //===----------------------------------------------------------------------===//
 // Sizes
 //===----------------------------------------------------------------------===//

@@ -213,7 +213,6 @@ private:
   /// An input in computed numbers; null where it is left out.
   Value getNumbers(unsigned index);
   /// `tensor` with its dimensions in another order.
-  Value transpose(Value tensor, ArrayRef<int64_t> order);
   /// tensor[position], without the first dimension.
   Value takeFirst(Value tensor, OpFoldResult position);
   /// `element` put into `tensor` at `position` of dimension `axis`.
@@ -221,6 +220,10 @@ private:
   /// [sequence, batch, x] with each entry's sequence backwards.
   Value mirror(Value tensor);
   Value buildBias(int64_t direction);
+  /// initial + lhs · rhs, read and written in loops as `maps` say; the last
+  /// loop is summed.
+  Value addProducts(Value lhs, Value rhs, Value initial,
+                    ArrayRef<AffineMap> maps);
   Value buildInputGates(Value input, Value weights, Value bias);
   /// {Y, last hidden, last cell}
   SmallVector<Value> buildDirection(Value input, int64_t direction,
@@ -244,17 +247,6 @@ Value RecurrentBuilder::getNumbers(unsigned index) {
     return {};
   return buildCast(context, context.getInput(index),
                    context.getElementType(index), computed);
-}
-
-Value RecurrentBuilder::transpose(Value tensor, ArrayRef<int64_t> order) {
-  Sizes from = context.getSizes(tensor), sizes;
-  for (int64_t source : order)
-    sizes.push_back(from[source]);
-  Value empty = tensor::EmptyOp::create(
-      rewriter, loc, sizes,
-      cast<RankedTensorType>(tensor.getType()).getElementType());
-  return linalg::TransposeOp::create(rewriter, loc, tensor, empty, order)
-      ->getResult(0);
 }
 
 Value RecurrentBuilder::takeFirst(Value tensor, OpFoldResult position) {
@@ -335,6 +327,24 @@ Value RecurrentBuilder::buildBias(int64_t direction) {
       });
 }
 
+Value RecurrentBuilder::addProducts(Value lhs, Value rhs, Value initial,
+                                    ArrayRef<AffineMap> maps) {
+  unsigned numLoops = maps.front().getNumDims();
+  SmallVector<utils::IteratorType> iterators(numLoops,
+                                             utils::IteratorType::parallel);
+  iterators.back() = utils::IteratorType::reduction;
+  return linalg::GenericOp::create(
+             rewriter, loc, initial.getType(), ValueRange{lhs, rhs}, initial,
+             maps, iterators,
+             [&](OpBuilder &builder, Location nested, ValueRange args) {
+               ScalarBuilder scalar(builder, nested);
+               linalg::YieldOp::create(
+                   builder, nested,
+                   scalar.add(args[2], scalar.mul(args[0], args[1])));
+             })
+      .getResult(0);
+}
+
 Value RecurrentBuilder::buildInputGates(Value input, Value weights,
                                         Value bias) {
   MLIRContext *mlir = rewriter.getContext();
@@ -347,22 +357,10 @@ Value RecurrentBuilder::buildInputGates(Value input, Value weights,
                  computed,
                  [](ScalarBuilder &, ValueRange args) { return args[0]; })
            : zeros(sizes);
-  using Iterator = utils::IteratorType;
-  SmallVector<Iterator> iterators{Iterator::parallel, Iterator::parallel,
-                                  Iterator::parallel, Iterator::reduction};
-  SmallVector<AffineMap> maps{AffineMap::get(4, 0, {s, b, k}, mlir),
-                              AffineMap::get(4, 0, {g, k}, mlir),
-                              AffineMap::get(4, 0, {s, b, g}, mlir)};
-  return linalg::GenericOp::create(
-             rewriter, loc, initial.getType(), ValueRange{input, weights},
-             initial, maps, iterators,
-             [&](OpBuilder &builder, Location nested, ValueRange args) {
-               ScalarBuilder scalar(builder, nested);
-               linalg::YieldOp::create(
-                   builder, nested,
-                   scalar.add(args[2], scalar.mul(args[0], args[1])));
-             })
-      .getResult(0);
+  return addProducts(input, weights, initial,
+                     {AffineMap::get(4, 0, {s, b, k}, mlir),
+                      AffineMap::get(4, 0, {g, k}, mlir),
+                      AffineMap::get(4, 0, {s, b, g}, mlir)});
 }
 
 Value RecurrentBuilder::takeGates(Value gates, int64_t first, int64_t count) {
@@ -387,22 +385,10 @@ Value RecurrentBuilder::buildRecurrence(Value state, const Weights &weights,
   }
   AffineExpr b = getAffineDimExpr(0, mlir), g = getAffineDimExpr(1, mlir),
              k = getAffineDimExpr(2, mlir);
-  using Iterator = utils::IteratorType;
-  SmallVector<Iterator> iterators{Iterator::parallel, Iterator::parallel,
-                                  Iterator::reduction};
-  SmallVector<AffineMap> maps{AffineMap::get(3, 0, {b, k}, mlir),
-                              AffineMap::get(3, 0, {g, k}, mlir),
-                              AffineMap::get(3, 0, {b, g}, mlir)};
-  return linalg::GenericOp::create(
-             rewriter, loc, initial.getType(), ValueRange{state, recurrence},
-             initial, maps, iterators,
-             [&](OpBuilder &builder, Location nested, ValueRange args) {
-               ScalarBuilder scalar(builder, nested);
-               linalg::YieldOp::create(
-                   builder, nested,
-                   scalar.add(args[2], scalar.mul(args[0], args[1])));
-             })
-      .getResult(0);
+  return addProducts(state, recurrence, initial,
+                     {AffineMap::get(3, 0, {b, k}, mlir),
+                      AffineMap::get(3, 0, {g, k}, mlir),
+                      AffineMap::get(3, 0, {b, g}, mlir)});
 }
 
 /// Inputs of rank 2 are [batch, hidden]; of rank 1, [hidden].
@@ -529,7 +515,7 @@ RecurrentBuilder::buildDirection(Value input, int64_t direction, bool backward,
   for (unsigned i = 0; i < (isLSTM ? 2 : 1); ++i) {
     Value state = getNumbers(5 + i);
     if (state && context.node.getInt("layout", 0))
-      state = transpose(state, {1, 0, 2});
+      state = buildTranspose(context, state, {1, 0, 2});
     state = state ? takeFirst(state, position) : zeros({batch, hidden});
     auto type = cast<RankedTensorType>(
         tensor::EmptyOp::create(rewriter, loc, Sizes{batch, hidden}, computed)
@@ -593,7 +579,7 @@ LogicalResult RecurrentBuilder::convert() {
   bool batchFirst = context.node.getInt("layout", 0) != 0;
   Value input = getNumbers(0);
   if (batchFirst)
-    input = transpose(input, {1, 0, 2});
+    input = buildTranspose(context, input, {1, 0, 2});
   Sizes inputSizes = context.getSizes(input);
   sequence = inputSizes[0];
   batch = inputSizes[1];
@@ -621,9 +607,9 @@ LogicalResult RecurrentBuilder::convert() {
       state = put(value, state, 0, position);
   }
   if (batchFirst) {
-    all = transpose(all, {2, 0, 1, 3});
+    all = buildTranspose(context, all, {2, 0, 1, 3});
     for (Value &state : last)
-      state = transpose(state, {1, 0, 2});
+      state = buildTranspose(context, state, {1, 0, 2});
   }
   SmallVector<Value> results{all};
   llvm::append_range(results, last);

@@ -411,7 +411,7 @@ static LogicalResult convertRoiAlign(NodeContext &context) {
                                "regions have four coordinates")) ||
       failed(requireElements(context, data)))
     return failure();
-  checkIndices(context, batches, context.getElementType(2), own[0]);
+  checkPositions(context, batches, context.getElementType(2), own[0]);
   Type element = type.getElementType(), computed = getComputedType(element);
   Type regionElement = context.getElementType(1);
   Sizes sizes{count, own[1], math.constant(height), math.constant(width)};

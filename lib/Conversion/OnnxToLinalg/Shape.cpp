@@ -413,14 +413,7 @@ static LogicalResult convertTranspose(NodeContext &context) {
     order = llvm::to_vector(llvm::reverse(llvm::seq<int64_t>(0, rank)));
   if (static_cast<int64_t>(order.size()) != rank || !isPermutationVector(order))
     return context.fail("perm is no permutation of the dimensions");
-  Sizes own = context.getSizes(x), sizes;
-  for (int64_t axis : order)
-    sizes.push_back(own[axis]);
-  Value empty = tensor::EmptyOp::create(context.rewriter, context.loc, sizes,
-                                        getStoredElement(x));
-  return context.replace(linalg::TransposeOp::create(
-                             context.rewriter, context.loc, x, empty, order)
-                             ->getResult(0));
+  return context.replace(buildTranspose(context, x, order));
 }
 
 Value nibble::buildConcat(NodeContext &context, ValueRange inputs,

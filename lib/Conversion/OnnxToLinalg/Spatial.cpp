@@ -347,19 +347,11 @@ Value nibble::moveDimension(NodeContext &context, Value tensor, int64_t from,
   SmallVector<int64_t> order = llvm::to_vector(llvm::seq<int64_t>(0, rank));
   order.erase(order.begin() + from);
   order.insert(order.begin() + to, from);
-  Sizes own = context.getSizes(tensor), sizes;
-  for (int64_t axis : order)
-    sizes.push_back(own[axis]);
-  Value empty = tensor::EmptyOp::create(
-      context.rewriter, context.loc, sizes,
-      cast<RankedTensorType>(tensor.getType()).getElementType());
-  return linalg::TransposeOp::create(context.rewriter, context.loc, tensor,
-                                     empty, order)
-      ->getResult(0);
+  return buildTranspose(context, tensor, order);
 }
 
-void nibble::checkIndices(NodeContext &context, Value indices, Type element,
-                          OpFoldResult limit) {
+void nibble::checkPositions(NodeContext &context, Value indices, Type element,
+                            OpFoldResult limit) {
   int64_t rank = cast<RankedTensorType>(indices.getType()).getRank();
   Type i64 = context.rewriter.getI64Type();
   ScalarBuilder outer = context.scalar();

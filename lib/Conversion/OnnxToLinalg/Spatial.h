@@ -98,11 +98,6 @@ mlir::Value buildFolded(NodeContext &context, llvm::ArrayRef<Operand> operands,
                         int64_t numLoops, llvm::ArrayRef<int64_t> kept,
                         mlir::Value initial, ScalarFunction body);
 
-/// A tensor of `sizes` that holds `number` everywhere.
-mlir::Value buildFilled(NodeContext &context,
-                        llvm::ArrayRef<mlir::OpFoldResult> sizes,
-                        mlir::Value number);
-
 /// The mean over the loops `axes` of what `body` makes of the operands, a
 /// number of type `computed`. The loops are of `sizes`; the axes are gone from
 /// the result.
@@ -126,8 +121,8 @@ mlir::Value moveDimension(NodeContext &context, mlir::Value tensor,
 
 /// Checks, when the code runs, that all of `indices`, a tensor of integers, lie
 /// in [0, limit).
-void checkIndices(NodeContext &context, mlir::Value indices, mlir::Type element,
-                  mlir::OpFoldResult limit);
+void checkPositions(NodeContext &context, mlir::Value indices,
+                    mlir::Type element, mlir::OpFoldResult limit);
 
 /// Element `indices` of a tensor, as a number.
 mlir::Value extractNumber(ScalarBuilder &scalar, mlir::Value tensor,

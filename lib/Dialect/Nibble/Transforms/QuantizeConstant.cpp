@@ -149,11 +149,12 @@ LogicalResult nibble::quantizeConstant(ConstantOp constant,
   MatrixView view = axis == 0 ? MatrixView::rowMajor(floats->data(), K, N)
                               : MatrixView::columnMajor(floats->data(), K, N);
   Scheme scheme = getScheme(encoding, axis);
-  Result<QuantizedMatrix> quantized =
+  Result<QuantizedWeight> result =
       quantizer.quantize(view, statistics, scheme, threads);
-  if (!quantized)
+  if (!result)
     return constant.emitError("tensor '")
-           << constant.getName() << "': " << quantized.error();
+           << constant.getName() << "': " << result.error();
+  QuantizedMatrix *quantized = &result->matrix;
   floats->release();
 
   auto quantizedType =

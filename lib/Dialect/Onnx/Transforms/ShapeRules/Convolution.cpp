@@ -99,24 +99,49 @@ static Dimension slide(const Window &window, size_t index,
   return fixed(positions);
 }
 
-std::optional<Shape> onnx::convolve(RuleContext &context, unsigned data,
-                                    unsigned weight) {
+namespace {
+/// What the rules of convolutions whose results differ begin with.
+struct Filter {
+  Shape input;
+  std::optional<Shape> filter;
+  Window window;
+  size_t getRank() const { return window.kernel.size(); }
+  Dimension getFirst() const { return filter ? filter->front() : Dimension(); }
+};
+} // namespace
+
+/// The shapes of inputs `data` and `weight`, whose spatial dimensions start at
+/// `firstSpatial`, and the window; std::nullopt where the input is unknown, or,
+/// after a rejection, where they do not fit.
+static std::optional<Filter> getFilter(RuleContext &context, unsigned data,
+                                       unsigned weight, size_t firstSpatial,
+                                       size_t minRank = 2) {
   auto input = context.getShape(data), filter = context.getShape(weight);
   if (!input)
     return std::nullopt;
-  if (input->size() < 2 || (filter && filter->size() != input->size())) {
+  if (input->size() < minRank || (filter && filter->size() != input->size())) {
     context.reject();
     return std::nullopt;
   }
   size_t rank = input->size() - 2;
-  Shape kernel = filter ? Shape(filter->begin() + 2, filter->end())
-                        : Shape(rank, Dimension());
+  Shape kernel(rank, Dimension());
+  if (filter)
+    kernel.assign(filter->begin() + firstSpatial,
+                  filter->begin() + firstSpatial + rank);
   auto window = getWindow(context, rank, kernel);
   if (!window)
     return std::nullopt;
-  Shape result{(*input)[0], filter ? (*filter)[0] : Dimension()};
-  for (size_t i = 0; i < rank; ++i)
-    result.push_back(slide(*window, i, (*input)[i + 2]));
+  return Filter{*input, filter, *window};
+}
+
+std::optional<Shape> onnx::convolve(RuleContext &context, unsigned data,
+                                    unsigned weight) {
+  auto filter = getFilter(context, data, weight, /*firstSpatial=*/2);
+  if (!filter)
+    return std::nullopt;
+  Shape result{filter->input[0], filter->getFirst()};
+  for (size_t i = 0; i < filter->getRank(); ++i)
+    result.push_back(slide(filter->window, i, filter->input[i + 2]));
   return result;
 }
 
@@ -127,22 +152,14 @@ static void inferConv(RuleContext &context) {
 /// com.microsoft, with the channels last: x [N, spatial…, C], w [M, kernel…,
 /// C].
 static void inferNhwcConv(RuleContext &context) {
-  auto input = context.getShape(0), filter = context.getShape(1);
+  auto filter = getFilter(context, 0, 1, /*firstSpatial=*/1, /*minRank=*/3);
   Type type = context.getElementType(0);
-  if (!input)
+  if (!filter)
     return context.set(0, type);
-  if (input->size() < 3 || (filter && filter->size() != input->size()))
-    return context.reject();
-  size_t rank = input->size() - 2;
-  Shape kernel = filter ? Shape(filter->begin() + 1, filter->end() - 1)
-                        : Shape(rank, Dimension());
-  auto window = getWindow(context, rank, kernel);
-  if (!window)
-    return;
-  Shape result{(*input)[0]};
-  for (size_t i = 0; i < rank; ++i)
-    result.push_back(slide(*window, i, (*input)[i + 1]));
-  result.push_back(filter ? (*filter)[0] : Dimension());
+  Shape result{filter->input[0]};
+  for (size_t i = 0; i < filter->getRank(); ++i)
+    result.push_back(slide(filter->window, i, filter->input[i + 1]));
+  result.push_back(filter->getFirst());
   context.set(0, type, result);
 }
 
@@ -163,30 +180,27 @@ static Dimension unslide(const Window &window, size_t index,
 }
 
 static void inferConvTranspose(RuleContext &context) {
-  auto input = context.getShape(0), filter = context.getShape(1);
+  auto filter = getFilter(context, 0, 1, /*firstSpatial=*/2);
   Type type = context.getElementType(0);
-  if (!input)
+  if (!filter)
     return context.set(0, type);
-  if (input->size() < 2 || (filter && filter->size() != input->size()))
-    return context.reject();
-  size_t rank = input->size() - 2;
-  Shape kernel = filter ? Shape(filter->begin() + 2, filter->end())
-                        : Shape(rank, Dimension());
-  auto window = getWindow(context, rank, kernel);
+  size_t rank = filter->getRank();
   auto sizes = context.getInts("output_shape");
   auto padding =
       context.getInts("output_padding").value_or(SmallVector<int64_t>(rank, 0));
-  if (!window || padding.size() != rank || !isSane(padding, 0))
+  if (padding.size() != rank || !isSane(padding, 0))
     return context.reject();
   Dimension groups = fixed(context.getInt("group", 1));
-  Shape result{(*input)[0],
-               filter ? multiplyDimensions((*filter)[1], groups) : Dimension()};
+  Shape result{filter->input[0],
+               filter->filter ? multiplyDimensions((*filter->filter)[1], groups)
+                              : Dimension()};
   // `output_shape` may list all dimensions or the spatial ones.
   if (sizes && (sizes->size() < rank || !isSane(*sizes, 0)))
     return context.reject();
   for (size_t i = 0; i < rank; ++i)
-    result.push_back(sizes ? fixed((*sizes)[sizes->size() - rank + i])
-                           : unslide(*window, i, (*input)[i + 2], padding[i]));
+    result.push_back(
+        sizes ? fixed((*sizes)[sizes->size() - rank + i])
+              : unslide(filter->window, i, filter->input[i + 2], padding[i]));
   context.set(0, type, result);
 }
 
