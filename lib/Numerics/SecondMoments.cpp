@@ -6,8 +6,9 @@
 
 #include "nibble/Numerics/SecondMoments.h"
 
+#include "LinearAlgebra.h"
+
 #include <algorithm>
-#include <cblas.h>
 
 using namespace nibble;
 
@@ -48,9 +49,8 @@ SecondMoments::SecondMoments(size_t channels)
 void SecondMoments::addChunk(const float *rows, size_t count) {
   std::vector<float> product(std::min(size, kTile) * std::min(size, kTile));
   for (const Tile &tile : listTiles()) {
-    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, tile.rows, tile.cols,
-                count, 1, rows + tile.row, size, rows + tile.col, size, 0,
-                product.data(), tile.cols);
+    multiplyTransposed(tile.rows, tile.cols, count, 1, rows + tile.row, size,
+                       rows + tile.col, size, 0, product.data(), tile.cols);
     std::lock_guard<std::mutex> lock(*guard);
     ExactSum *sums = tiles.data() + tile.offset;
     for (size_t i = 0; i < tile.rows * tile.cols; ++i)

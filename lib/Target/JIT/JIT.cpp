@@ -184,7 +184,8 @@ static void observe(int64_t probe, const UnrankedDescriptor *tensor,
   ArrayRef<int64_t> layout(words + 3, 2 * tensor->rank);
   ArrayRef<int64_t> sizes = layout.take_front(tensor->rank);
   ArrayRef<int64_t> strides = layout.drop_front(tensor->rank);
-  auto *data = reinterpret_cast<const Element *>(getPointer(words, 1)) + words[2];
+  auto *data =
+      reinterpret_cast<const Element *>(getPointer(words, 1)) + words[2];
   if constexpr (std::is_same_v<Element, float>)
     if (isRowMajor(sizes, strides)) {
       size_t count = ShapedType::getNumElements(sizes);

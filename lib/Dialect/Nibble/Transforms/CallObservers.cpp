@@ -31,8 +31,6 @@ static func::FuncOp getCallee(ModuleOp module, Type element) {
   auto type = builder.getFunctionType({builder.getI64Type(), tensor}, {});
   auto callee = func::FuncOp::create(builder, module.getLoc(), name, type);
   callee.setPrivate();
-  // Whoever observes does not write: no copy is needed.
-  callee.setArgAttr(1, "bufferization.access", builder.getStringAttr("read"));
   return callee;
 }
 
@@ -71,10 +69,9 @@ private:
                                        UnrankedTensorType::get(element), input);
     Value index = arith::ConstantOp::create(builder, loc,
                                             builder.getI64IntegerAttr(number));
-    func::CallOp::create(
-        builder, loc,
-        getCallee(probe->getParentOfType<ModuleOp>(), element),
-        ValueRange{index, any});
+    func::CallOp::create(builder, loc,
+                         getCallee(probe->getParentOfType<ModuleOp>(), element),
+                         ValueRange{index, any});
   }
 };
 } // namespace

@@ -7,7 +7,6 @@
 #include "nibble/Dialect/Nibble/IR/NibbleOps.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Nibble/Transforms/Weights.h"
-#include "nibble/Dialect/Onnx/IR/ValueNames.h"
 
 #include "llvm/ADT/MapVector.h"
 
@@ -19,17 +18,6 @@ namespace nibble {
 using namespace mlir;
 using namespace nibble;
 using namespace nibble::onnx;
-
-/// The constant behind the weight of `node` if it will be quantized; else null.
-static ConstantOp getChosenWeight(NodeOp node) {
-  std::optional<unsigned> operand = getWeightOperand(node);
-  if (!operand)
-    return {};
-  MatrixSource source = getMatrixSource(node.getInputs()[*operand]);
-  auto constant = source.value.getDefiningOp<ConstantOp>();
-  return constant && constant->hasAttr(kEncodingAttrName) ? constant
-                                                          : ConstantOp();
-}
 
 namespace {
 struct InsertObservers
@@ -52,7 +40,7 @@ struct InsertObservers
     // Tables are read by index: nothing is multiplied with their rows.
     llvm::MapVector<Value, SmallVector<NodeOp>> readers;
     getOperation().walk([&](NodeOp node) {
-      if (!node.isOnnx("Gather") && getChosenWeight(node))
+      if (isProduct(node) && getChosenWeight(node))
         readers[node.getInputs()[0]].push_back(node);
     });
     for (auto &[value, nodes] : readers)
@@ -63,13 +51,11 @@ struct InsertObservers
 private:
   void observe(Value value, MutableArrayRef<NodeOp> nodes,
                Attribute statistics) {
-    std::string id = getValueName(value);
-    if (id.empty())
-      id = nodes.front().getDisplayName() + "/input";
     OpBuilder builder(&getContext());
     builder.setInsertionPointAfterValue(value);
-    auto probe = ObserveOp::create(builder, nodes.front().getLoc(),
-                                   value.getType(), id, value);
+    auto probe =
+        ObserveOp::create(builder, nodes.front().getLoc(), value.getType(),
+                          getProbeId(nodes.front()), value);
     probe->setAttr(kStatisticsAttrName, statistics);
     for (NodeOp node : nodes)
       node->setOperand(0, probe.getResult());

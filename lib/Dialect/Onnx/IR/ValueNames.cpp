@@ -45,8 +45,7 @@ std::string onnx::getValueName(Value value) {
   if (!argument)
     return "";
   Block &block = *argument.getOwner();
-  auto graph =
-      block.getParentOp()->getAttrOfType<GraphAttr>(kGraphAttrName);
+  auto graph = block.getParentOp()->getAttrOfType<GraphAttr>(kGraphAttrName);
   if (!graph)
     return "";
   std::vector<std::string> names = getInputNames(graph, block);
