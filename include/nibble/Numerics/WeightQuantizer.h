@@ -11,6 +11,7 @@
 #include "nibble/Numerics/InputHessian.h"
 
 #include <limits>
+#include <optional>
 
 namespace nibble {
 
@@ -37,10 +38,33 @@ struct HessianLosses {
   double output = std::numeric_limits<double>::quiet_NaN();
 };
 
+/// Elements kept apart from the codes, which say 0 there: element (rows[i],
+/// cols[i]) of the weight is values[i], a number of f16. In row-major order.
+struct SparseOutliers {
+  std::vector<uint32_t> rows, cols;
+  std::vector<float> values;
+};
+
+/// Scales that are quantized again, in runs of `runLength` of them in row-major
+/// order: scale i = steps[r] * (codes[i] - zeros[r]) with r = i / runLength,
+/// rounded to f32. Codes are unsigned integers of `bits`; steps and zeros are
+/// numbers of `format`.
+struct NestedScales {
+  unsigned bits = 0;
+  size_t runLength = 0;
+  FloatFormat format = FloatFormat::F32;
+  std::vector<uint8_t> codes;
+  std::vector<float> steps, zeros;
+};
+
 /// A quantized weight and what a report says about it.
 struct QuantizedWeight {
   /// Codes, scales and zero points just as the algorithm chose them.
   QuantizedMatrix matrix;
+  /// Empty unless the algorithm keeps outliers (SpQR).
+  SparseOutliers outliers;
+  /// Where the scales are quantized again: what matrix.scales was made from.
+  std::optional<NestedScales> nestedScales;
   HessianLosses losses;
   /// The damping that was used, as a fraction of the mean diagonal; 0 without a
   /// Hessian.
