@@ -22,6 +22,8 @@ struct WeightStatistics {
   /// [K]: the mean square of each input, the diagonal of the Hessian. May be
   /// given without it; where both are, the Hessian counts.
   std::vector<float> inputSquares;
+  /// [K]: the mean and the largest magnitude of each input.
+  std::vector<float> inputMagnitudes, inputMaxima;
 };
 
 /// ‖W - Ŵ‖² / ‖W‖² in the norm of the damped Hessian H, ‖E‖² = tr(EᵀHE), after
@@ -45,6 +47,14 @@ struct SparseOutliers {
   std::vector<float> values;
 };
 
+/// Inputs whose rows of the weight are kept apart from the codes, which say 0
+/// there: row inputs[i] of the weight is row i of `values` [n, N], numbers of
+/// f16. Ascending.
+struct OutlierInputs {
+  std::vector<uint32_t> inputs;
+  std::vector<float> values;
+};
+
 /// Scales that are quantized again, in runs of `runLength` of them in row-major
 /// order: scale i = steps[r] * (codes[i] - zeros[r]) with r = i / runLength,
 /// rounded to f32. Codes are unsigned integers of `bits`; steps and zeros are
@@ -63,6 +73,8 @@ struct QuantizedWeight {
   QuantizedMatrix matrix;
   /// Empty unless the algorithm keeps outliers (SpQR).
   SparseOutliers outliers;
+  /// Empty unless the algorithm keeps inputs apart (LLM.int8()).
+  OutlierInputs outlierInputs;
   /// Where the scales are quantized again: what matrix.scales was made from.
   std::optional<NestedScales> nestedScales;
   HessianLosses losses;
@@ -108,6 +120,27 @@ public:
 
 private:
   ScaleSearch search;
+};
+
+/// LLM.int8() (https://arxiv.org/abs/2208.07339, section 3.2): the inputs with
+/// a magnitude of at least `threshold` are kept apart, and another algorithm
+/// quantizes the weights of the others; its losses are of those. Needs
+/// `statistics.inputMaxima`; without them nothing is kept, and a note says so.
+class OutlierInputsQuantizer final : public WeightQuantizer {
+public:
+  /// `others` must outlive this.
+  explicit OutlierInputsQuantizer(const WeightQuantizer &others,
+                                  float threshold = 6.0f)
+      : others(others), threshold(threshold) {}
+  std::string_view name() const override { return "llm-int8"; }
+  Result<QuantizedWeight> quantize(const MatrixView &weight,
+                                   const WeightStatistics &statistics,
+                                   const Scheme &scheme,
+                                   unsigned threads) const override;
+
+private:
+  const WeightQuantizer &others;
+  float threshold;
 };
 
 } // namespace nibble
