@@ -28,6 +28,8 @@ void nibble::descendOverCodes(WeightPanel &panel) {
         grids[i] = &panel.gridOf(begin + i, chunk);
       size_t first = begin * stride + chunk * lanes;
       descendCoordinates(panel.context.coding, grids.data(), block, stride,
+                         panel.outliers.empty() ? nullptr
+                                                : &panel.outliers[first],
                          &panel.gradient[first], &panel.solution.values[first],
                          &changes[chunk * lanes]);
     }

@@ -10,6 +10,7 @@
 #include <cblas.h>
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 using namespace nibble;
@@ -165,6 +166,50 @@ bool nibble::invertCholeskyFactor(size_t size, double *matrix,
   useCallingThreadOnly();
   Tiles tiles(size, matrix);
   return factorCholesky(tiles, threads) && invertTriangle(tiles, threads);
+}
+
+void nibble::solveTransposedUpper(size_t size, size_t cols, const float *upper,
+                                  float *right, size_t rightStride) {
+  useCallingThreadOnly();
+  cblas_strsm(CblasRowMajor, CblasLeft, CblasUpper, CblasTrans, CblasNonUnit,
+              toInt(size), toInt(cols), 1, upper, toInt(size), right,
+              toInt(rightStride));
+}
+
+/// Rotates rows (stride 1) or columns p and q of a square matrix.
+static void rotate(size_t size, double *p, double *q, size_t stride,
+                   double cosine, double sine) {
+  for (size_t i = 0; i < size; ++i) {
+    double x = p[i * stride], y = q[i * stride];
+    p[i * stride] = cosine * x - sine * y;
+    q[i * stride] = sine * x + cosine * y;
+  }
+}
+
+void nibble::diagonalizeSymmetric(size_t size, double *matrix,
+                                  double *vectors) {
+  const int sweeps = 30;
+  for (int sweep = 0; sweep < sweeps; ++sweep) {
+    bool isDiagonal = true;
+    for (size_t p = 0; p < size; ++p)
+      for (size_t q = p + 1; q < size; ++q) {
+        double a = matrix[p * size + p], b = matrix[q * size + q];
+        double c = matrix[p * size + q];
+        if (std::fabs(c) <= 1e-15 * std::sqrt(std::fabs(a * b)))
+          continue;
+        isDiagonal = false;
+        double ratio = (b - a) / (2 * c);
+        double tangent = std::copysign(1.0, ratio) /
+                         (std::fabs(ratio) + std::sqrt(1 + ratio * ratio));
+        double cosine = 1 / std::sqrt(1 + tangent * tangent);
+        double sine = tangent * cosine;
+        rotate(size, matrix + p * size, matrix + q * size, 1, cosine, sine);
+        rotate(size, matrix + p, matrix + q, size, cosine, sine);
+        rotate(size, vectors + p, vectors + q, size, cosine, sine);
+      }
+    if (isDiagonal)
+      return;
+  }
 }
 
 bool nibble::solvePositiveDefinite(size_t size, double *matrix, double *right) {

@@ -27,6 +27,15 @@ void multiplyTransposed(size_t m, size_t n, size_t k, float alpha,
                         const float *a, size_t aStride, const float *b,
                         size_t bStride, float beta, float *c, size_t cStride);
 
+/// Replaces `right` [size, cols] by x with Uᵀ x = right, U [size, size] upper
+/// triangular without gaps between its rows.
+void solveTransposedUpper(size_t size, size_t cols, const float *upper,
+                          float *right, size_t rightStride);
+
+/// Rotates the symmetric `matrix` [size, size] until it is diagonal (Jacobi's
+/// method), and the columns of `vectors` with it. For small matrices.
+void diagonalizeSymmetric(size_t size, double *matrix, double *vectors);
+
 /// Replaces the lower triangle of `matrix` [size, size], symmetric and positive
 /// definite, by that of L⁻¹ with matrix = L Lᵀ; the rest is left alone. False,
 /// and an undefined triangle, if it is not positive definite.

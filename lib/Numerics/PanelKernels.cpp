@@ -49,10 +49,49 @@ NIBBLE_INLINE void propagateWith(const Coding &coding, const Grid *const *grids,
   }
 }
 
+/// Takes the outliers of one row out of what was rounded.
+NIBBLE_INLINE void keepOutliers(float pivot, float threshold, const Floats &w,
+                                Floats &value, Floats &error, Floats &kept) {
+  for (size_t lane = 0; lane < lanes; ++lane) {
+    kept[lane] = 0;
+    if (!(error[lane] * error[lane] > threshold))
+      continue;
+    float half = decodeF16(encodeF16(w[lane], 0x7bff));
+    if (half == 0)
+      continue;
+    kept[lane] = half;
+    value[lane] = 0;
+    error[lane] = (w[lane] - half) / pivot;
+  }
+}
+
+template <typename Coder>
+NIBBLE_INLINE void
+propagateKeepingWith(const Coding &coding, const Grid *const *grids,
+                     const DiagonalBlock &factor, size_t stride,
+                     float threshold, float *work, float *values, float *errors,
+                     float *outliers) {
+  for (size_t i = 0; i < factor.size; ++i) {
+    Coder coder(coding, *grids[i]);
+    const float *row = factor.data + i * factor.stride;
+    Floats scale, w, value, kept;
+    load(grids[i]->scale, scale);
+    load(work + i * stride, w);
+    coder.round(w / scale, value);
+    Floats error = (w - value * scale) / row[i];
+    keepOutliers(row[i], threshold, w, value, error, kept);
+    store(value, values + i * stride);
+    store(error, errors + i * stride);
+    store(kept, outliers + i * stride);
+    eliminate(row, i, factor.size, error, stride, work);
+  }
+}
+
 template <typename Coder>
 NIBBLE_INLINE void descendWith(const Coding &coding, const Grid *const *grids,
                                const DiagonalBlock &hessian, size_t stride,
-                               float *gradient, float *values, float *changes) {
+                               const float *outliers, float *gradient,
+                               float *values, float *changes) {
   for (size_t i = 0; i < hessian.size; ++i) {
     Coder coder(coding, *grids[i]);
     const float *row = hessian.data + i * hessian.stride;
@@ -61,6 +100,11 @@ NIBBLE_INLINE void descendWith(const Coding &coding, const Grid *const *grids,
     load(gradient + i * stride, slope);
     load(values + i * stride, old);
     coder.round(old + slope / (row[i] * scale), value);
+    if (outliers) {
+      Floats kept;
+      load(outliers + i * stride, kept);
+      value = kept != 0 ? old : value;
+    }
     Floats change = (value - old) * scale;
     store(value, values + i * stride);
     store(change, changes + i * stride);
@@ -88,18 +132,35 @@ void propagateRounding(const Coding &coding, const Grid *const *grids,
 }
 
 NIBBLE_EACH_ISA
+void propagateWithOutliers(const Coding &coding, const Grid *const *grids,
+                           const DiagonalBlock &factor, size_t stride,
+                           float threshold, float *work, float *values,
+                           float *errors, float *kept) {
+  if (coding.kind == StorageKind::Float)
+    propagateKeepingWith<FloatCoder>(coding, grids, factor, stride, threshold,
+                                     work, values, errors, kept);
+  else if (coding.kind == StorageKind::CodeBook)
+    propagateKeepingWith<CodeBookCoder>(coding, grids, factor, stride,
+                                        threshold, work, values, errors, kept);
+  else
+    propagateKeepingWith<IntegerCoder>(coding, grids, factor, stride, threshold,
+                                       work, values, errors, kept);
+}
+
+NIBBLE_EACH_ISA
 void descendCoordinates(const Coding &coding, const Grid *const *grids,
                         const DiagonalBlock &hessian, size_t stride,
-                        float *gradient, float *values, float *changes) {
+                        const float *outliers, float *gradient, float *values,
+                        float *changes) {
   if (coding.kind == StorageKind::Float)
-    descendWith<FloatCoder>(coding, grids, hessian, stride, gradient, values,
-                            changes);
+    descendWith<FloatCoder>(coding, grids, hessian, stride, outliers, gradient,
+                            values, changes);
   else if (coding.kind == StorageKind::CodeBook)
-    descendWith<CodeBookCoder>(coding, grids, hessian, stride, gradient, values,
-                               changes);
+    descendWith<CodeBookCoder>(coding, grids, hessian, stride, outliers,
+                               gradient, values, changes);
   else
-    descendWith<IntegerCoder>(coding, grids, hessian, stride, gradient, values,
-                              changes);
+    descendWith<IntegerCoder>(coding, grids, hessian, stride, outliers,
+                              gradient, values, changes);
 }
 
 NIBBLE_EACH_ISA

@@ -30,13 +30,23 @@ void propagateRounding(const Coding &coding, const Grid *const *grids,
                        const DiagonalBlock &factor, size_t stride, float *work,
                        float *values, float *errors);
 
+/// The same with outliers: where error² is above `threshold`, kept = work
+/// rounded to f16, value = 0 and error = (work - kept) / U[i, i]; else kept =
+/// 0.
+void propagateWithOutliers(const Coding &coding, const Grid *const *grids,
+                           const DiagonalBlock &factor, size_t stride,
+                           float threshold, float *work, float *values,
+                           float *errors, float *kept);
+
 /// Coordinate descent within one block of rows. Row after row: the value that
 /// makes the loss least with all others fixed, the nearest to
 /// value + gradient / (H[i, i] * scale); change = (new - old) * scale, and
-/// gradient[j] -= H[i, j] * change for the rows j > i of the block.
+/// gradient[j] -= H[i, j] * change for the rows j > i of the block. Where
+/// `outliers` (null: none) is not 0, the value stays.
 void descendCoordinates(const Coding &coding, const Grid *const *grids,
                         const DiagonalBlock &hessian, size_t stride,
-                        float *gradient, float *values, float *changes);
+                        const float *outliers, float *gradient, float *values,
+                        float *changes);
 
 /// residual = weight - value * scale for `rows` rows of one grid.
 void subtractDequantized(const Grid &grid, size_t rows, size_t stride,

@@ -97,6 +97,12 @@ std::vector<double> WeightPanel::normsOf(const std::vector<float> &x) {
   return norms;
 }
 
+void WeightPanel::keepOutliers(std::vector<float> values) {
+  outliers = std::move(values);
+  for (size_t i = 0; i < weight.size(); ++i)
+    weight[i] -= outliers[i];
+}
+
 void WeightPanel::restoreWorse(const PanelSolution &oldSolution,
                                const std::vector<float> &oldResidual,
                                const std::vector<float> &oldGradient,

@@ -71,6 +71,10 @@ public:
                     const std::vector<float> &oldGradient,
                     const std::vector<double> &oldLosses);
 
+  /// Keeps what is not 0 in `values`, [K, stride], apart: from now on the
+  /// weight of these elements is what remains, and their code is 0.
+  void keepOutliers(std::vector<float> values);
+
   /// Writes codes, and scales where the panel owns them.
   void store(QuantizedMatrix &result) const;
 
@@ -78,6 +82,7 @@ public:
   size_t firstCol;
   std::vector<float> weight; ///< [K, stride]
   PanelSolution solution;
+  std::vector<float> outliers;           ///< [K, stride], or empty
   std::vector<float> residual, gradient; ///< [K, stride]
   std::vector<double> losses;            ///< [stride]
 
@@ -91,8 +96,10 @@ private:
 /// Codes by GPTQ in the Hessian's order with the panel's grids
 /// (https://arxiv.org/abs/2210.17323, section 3 and algorithm 1; the grids are
 /// those of all groups before the first column is rounded, so that any order
-/// goes with any groups). Does not evaluate.
-void roundByGptq(WeightPanel &panel);
+/// goes with any groups). Where `outlierThreshold` > 0, weights whose error²
+/// is above it, in units of the factor, become the panel's outliers. Does not
+/// evaluate.
+void roundByGptq(WeightPanel &panel, double outlierThreshold);
 
 /// Codes by optimal brain quantization (https://arxiv.org/abs/2208.11580,
 /// section 5): one weight of a column after the other, each error shared by

@@ -39,6 +39,19 @@ struct RecipeOptions {
   /// Rounds of coordinate descent over the codes and closed-form refit of the
   /// scales after second-order rounding; 0 leaves them out.
   unsigned rounds = 3;
+  /// SpQR (https://arxiv.org/abs/2306.03078, section 4): a weight whose
+  /// rounding costs more than `outliers` times the layer's mean of var(w) / U²,
+  /// U the Hessian's factor, is kept in f16, and out of the search for scales.
+  /// 0: none; the paper's code takes 0.2. Only for blocks of one column.
+  double outliers = 0;
+  /// Where `bits` > 0, scales are quantized again, and the codes are improved
+  /// for the scales that remain. {3, 16, F16} is SpQR's, {8, 256, F32} that of
+  /// QLoRA (https://arxiv.org/abs/2305.14314, section 3). 1 to 8 bits.
+  struct {
+    unsigned bits = 0;
+    size_t runLength = 16;
+    FloatFormat format = FloatFormat::F16;
+  } nestedScales;
 };
 
 /// Finds scales for all blocks, then codes by GPTQ in one order for all blocks
@@ -51,7 +64,7 @@ struct RecipeOptions {
 class RecipeQuantizer final : public WeightQuantizer {
 public:
   explicit RecipeQuantizer(RecipeOptions options = {}) : options(options) {}
-  /// "auto"; without rounds "gptq" or "obq".
+  /// "spqr" with outliers, else "auto"; without rounds "gptq" or "obq".
   std::string_view name() const override;
   Result<QuantizedWeight> quantize(const MatrixView &weight,
                                    const WeightStatistics &statistics,
