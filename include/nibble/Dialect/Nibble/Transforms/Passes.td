@@ -13,17 +13,18 @@ def NibbleAssignSchemes : Pass<"nibble-assign-schemes", "::mlir::ModuleOp"> {
   let summary = "Decide which weight gets which storage";
   let description = [{
     Finds the constant weights of MatMul, Gemm and Gather (also behind a
-    Transpose) and notes on each one how it will be stored, in the attribute
+    Transpose), Conv and ConvTranspose, and notes on each one how it will be stored, in the attribute
     `nibble.encoding`. Nothing is rounded yet. A weight is noted once, however
     many nodes read it.
 
     The first rule that matches decides. A rule is `pattern=scheme`, where
     `pattern` is `op:` and an op type, or a glob over the names of the weight and
     of the nodes that read it, and `scheme` is a name such as `w4g128` (see
-    nibble/Numerics/Scheme.h), or `keep`. Without a match a weight that MatMul or
-    Gemm read gets the default scheme, and one that Gather reads stays as it is.
+    nibble/Numerics/Scheme.h), or `keep`. Without a match a weight that Gather
+    reads stays as it is, and others get the default scheme. A filter has a scale for
+    each output channel or one in all; a scheme with groups leaves it as it is.
 
-    A MatMul or Gemm that is left alone says why in `nibble.kept`.
+    A node that is left alone says why in `nibble.kept`.
 
     Example: `--nibble-assign-schemes="rules=*lm_head*=w8g128"`
 
