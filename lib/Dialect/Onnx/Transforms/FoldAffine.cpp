@@ -5,14 +5,12 @@
 //===----------------------------------------------------------------------===//
 
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
-#include "nibble/Dialect/Onnx/IR/TensorData.h"
 #include "nibble/Dialect/Onnx/Transforms/Passes.h"
+#include "nibble/Dialect/Onnx/Utils/Affine.h"
 #include "nibble/Dialect/Onnx/Utils/NodeBuilder.h"
 #include "nibble/Dialect/Onnx/Utils/Opset.h"
 
 #include "mlir/IR/BuiltinOps.h"
-
-#include <cmath>
 
 namespace nibble::onnx {
 #define GEN_PASS_DEF_ONNXFOLDAFFINE
@@ -24,30 +22,6 @@ using namespace nibble;
 using namespace nibble::onnx;
 
 namespace {
-
-/// One number, or one for each channel (dimension 1 of the data).
-using Factors = std::vector<double>;
-
-double at(const Factors &factors, size_t channel) {
-  return factors[factors.size() == 1 ? 0 : channel];
-}
-
-template <typename Function>
-Factors combine(const Factors &a, const Factors &b, Function function) {
-  Factors result(std::max(a.size(), b.size()));
-  for (size_t i = 0; i < result.size(); ++i)
-    result[i] = function(at(a, i), at(b, i));
-  return result;
-}
-
-/// result = scale · data + shift.
-struct Affine {
-  Value data;
-  Factors scale{1}, shift{0};
-
-  bool isScale() const { return shift == Factors{0}; }
-  bool isShift() const { return scale == Factors{1}; }
-};
 
 struct FoldAffine : onnx::impl::OnnxFoldAffineBase<FoldAffine> {
   using OnnxFoldAffineBase::OnnxFoldAffineBase;
@@ -66,108 +40,6 @@ private:
 
 } // namespace
 
-//===----------------------------------------------------------------------===//
-// What a node computes
-//===----------------------------------------------------------------------===//
-
-static RankedTensorType getFloatTensor(Value value) {
-  auto type = dyn_cast<RankedTensorType>(value.getType());
-  return type && type.getElementType().isF32() ? type : RankedTensorType();
-}
-
-static std::optional<Factors> readFactors(Value constant) {
-  if (!constant || !getFloatTensor(constant))
-    return std::nullopt;
-  auto floats = getFloats(getConstantValue(constant));
-  if (!floats || floats->empty())
-    return std::nullopt;
-  return Factors(floats->begin(), floats->end());
-}
-
-/// A constant that is broadcast to data of type `data` without changing its
-/// shape: one number, or one a channel.
-static std::optional<Factors> readFactors(Value constant,
-                                          RankedTensorType data) {
-  auto factors = readFactors(constant);
-  if (!factors)
-    return std::nullopt;
-  ArrayRef<int64_t> shape =
-      cast<RankedTensorType>(constant.getType()).getShape();
-  int64_t rank = shape.size(), channels = factors->size();
-  if (rank > data.getRank())
-    return std::nullopt;
-  if (channels == 1)
-    return factors;
-  int64_t axis = 1 - (data.getRank() - rank);
-  if (data.getRank() < 2 || axis < 0 || axis >= rank ||
-      shape[axis] != channels || data.getDimSize(1) != channels)
-    return std::nullopt;
-  return factors;
-}
-
-static std::optional<Affine> readNormalization(NodeOp node) {
-  if (node.getNumResults() != 1 || node.getInputs().size() != 5 ||
-      !getFloatTensor(node.getInputs()[0]) ||
-      node.getInt("training_mode", 0) != 0 || node.getInt("spatial", 1) != 1)
-    return std::nullopt;
-  std::optional<Factors> parts[4];
-  for (unsigned i = 0; i < 4; ++i)
-    if (!(parts[i] = readFactors(node.getInput(i + 1))) ||
-        parts[i]->size() != parts[0]->size())
-      return std::nullopt;
-  double epsilon = node.getFloat("epsilon", 1e-5F);
-  Affine affine;
-  affine.data = node.getInput(0);
-  affine.scale = combine(*parts[0], *parts[3], [&](double gain, double square) {
-    return gain / std::sqrt(square + epsilon);
-  });
-  affine.shift =
-      combine(*parts[1], combine(*parts[2], affine.scale, std::multiplies<>()),
-              std::minus<>());
-  return affine;
-}
-
-/// Reads `node` as an affine function of one input, the others being constant.
-static std::optional<Affine> readAffine(NodeOp node) {
-  if (node.isOnnx("BatchNormalization"))
-    return readNormalization(node);
-  bool isMul = node.isOnnx("Mul"), isDiv = node.isOnnx("Div");
-  bool isAdd = node.isOnnx("Add"), isSub = node.isOnnx("Sub");
-  if ((!isMul && !isDiv && !isAdd && !isSub) || node.getInputs().size() != 2)
-    return std::nullopt;
-  for (unsigned operand : {1u, 0u}) {
-    Affine affine;
-    affine.data = node.getInput(1 - operand);
-    Value constant = node.getInput(operand);
-    if (!affine.data || !constant || getConstantValue(affine.data))
-      continue;
-    RankedTensorType type = getFloatTensor(affine.data);
-    auto factors = type ? readFactors(constant, type) : std::nullopt;
-    // A constant that is divided is no affine function.
-    if (!factors || (isDiv && operand == 0))
-      continue;
-    if (isMul)
-      affine.scale = *factors;
-    else if (isDiv)
-      affine.scale = combine({1}, *factors, std::divides<>());
-    else
-      affine.shift = *factors;
-    if (isSub && operand == 1)
-      affine.shift = combine({0}, *factors, std::minus<>());
-    else if (isSub)
-      affine.scale = {-1};
-    return affine;
-  }
-  return std::nullopt;
-}
-
-/// The producer of `value`, which nobody else reads.
-static NodeOp getOnlyProducer(Value value) {
-  auto node = value.getDefiningOp<NodeOp>();
-  return node && node.getNumResults() == 1 && value.hasOneUse() ? node
-                                                                : NodeOp();
-}
-
 static std::optional<float> readNumber(Value value) {
   auto factors = readFactors(value);
   return factors && factors->size() == 1
@@ -179,86 +51,6 @@ static std::optional<float> readNumber(Value value) {
 // Convolutions
 //===----------------------------------------------------------------------===//
 
-namespace {
-/// The constants of a Conv or ConvTranspose, which nobody else reads.
-class Filter {
-public:
-  static std::optional<Filter> read(NodeOp node);
-
-  size_t getOutputs() const { return isTransposed ? shape[1] : shape[0]; }
-  size_t getInputs() const {
-    return isTransposed ? shape[0] : shape[1] * groups;
-  }
-  /// Calls back with the output channel, the input channel and the weight.
-  template <typename Function> void forEach(Function function) {
-    size_t inner = weights.size() / (shape[0] * shape[1]);
-    size_t perGroup = shape[0] / groups;
-    for (size_t i = 0; i < weights.size(); ++i) {
-      size_t first = i / inner / shape[1], second = i / inner % shape[1];
-      if (isTransposed)
-        function(second, first, weights[i]);
-      else
-        function(first, first / perGroup * shape[1] + second, weights[i]);
-    }
-  }
-  /// Gives the node new constants, named after its result.
-  void write();
-
-  NodeOp node;
-  bool isTransposed = false;
-  size_t groups = 1;
-  SmallVector<int64_t> shape;
-  std::vector<double> weights, bias;
-};
-} // namespace
-
-std::optional<Filter> Filter::read(NodeOp node) {
-  Filter filter;
-  filter.node = node;
-  filter.isTransposed = node.isOnnx("ConvTranspose");
-  if ((!filter.isTransposed && !node.isOnnx("Conv")) ||
-      node.getNumResults() != 1 || node.getInputs().size() < 2 ||
-      !node.getInput(1) || !node.getInput(1).hasOneUse())
-    return std::nullopt;
-  auto weights = readFactors(node.getInput(1));
-  auto type = getFloatTensor(node.getInput(1));
-  filter.groups = node.getInt("group", 1);
-  if (!weights || type.getRank() < 3 || filter.groups < 1 ||
-      (filter.isTransposed && filter.groups != 1) ||
-      type.getDimSize(0) % filter.groups != 0)
-    return std::nullopt;
-  filter.shape.assign(type.getShape().begin(), type.getShape().end());
-  filter.weights = std::move(*weights);
-  filter.bias.assign(filter.getOutputs(), 0);
-  if (Value bias = node.getInput(2)) {
-    auto given = readFactors(bias);
-    if (!given || given->size() != filter.bias.size())
-      return std::nullopt;
-    filter.bias = std::move(*given);
-  }
-  return filter;
-}
-
-void Filter::write() {
-  OpBuilder builder(node);
-  std::string name = node.getOutputName(0).str();
-  Value old = node.getInput(1);
-  std::string newName = name + "_weight";
-  if (auto constant = old.getDefiningOp<ConstantOp>())
-    newName = constant.getName().str();
-  Value replaced[2] = {old, node.getInput(2)};
-  std::vector<float> numbers(weights.begin(), weights.end());
-  SmallVector<Value> inputs{node.getInputs()[0],
-                            makeFloats(builder, newName, shape, numbers)};
-  numbers.assign(bias.begin(), bias.end());
-  inputs.push_back(makeFloats(builder, name + "_bias",
-                              {static_cast<int64_t>(bias.size())}, numbers));
-  node.getInputsMutable().assign(inputs);
-  for (Value value : replaced)
-    if (value && value.use_empty())
-      value.getDefiningOp()->erase();
-}
-
 /// Puts an affine function of a convolution's result into its constants.
 bool FoldAffine::foldIntoProducer(NodeOp node, const Affine &affine) {
   NodeOp producer = getOnlyProducer(affine.data);
@@ -266,10 +58,11 @@ bool FoldAffine::foldIntoProducer(NodeOp node, const Affine &affine) {
   if (!filter)
     return false;
   filter->forEach([&](size_t output, size_t, double &weight) {
-    weight *= at(affine.scale, output);
+    weight *= getFactor(affine.scale, output);
   });
   for (auto [output, number] : llvm::enumerate(filter->bias))
-    number = number * at(affine.scale, output) + at(affine.shift, output);
+    number = number * getFactor(affine.scale, output) +
+             getFactor(affine.shift, output);
   producer.setOutputsAttr(node.getOutputs());
   node.getResult(0).replaceAllUsesWith(producer.getResult(0));
   erase(node);
@@ -296,8 +89,8 @@ bool FoldAffine::foldIntoConsumer(NodeOp node) {
   if (!filter)
     return false;
   filter->forEach([&](size_t output, size_t input, double &weight) {
-    filter->bias[output] += weight * at(affine->shift, input);
-    weight *= at(affine->scale, input);
+    filter->bias[output] += weight * getFactor(affine->shift, input);
+    weight *= getFactor(affine->scale, input);
   });
   node.getInputsMutable()[0].set(affine->data);
   erase(producer);
@@ -308,18 +101,6 @@ bool FoldAffine::foldIntoConsumer(NodeOp node) {
 //===----------------------------------------------------------------------===//
 // Chains
 //===----------------------------------------------------------------------===//
-
-/// A constant of `factors` for data of type `data`.
-static Value makeFactors(OpBuilder &builder, StringRef name,
-                         RankedTensorType data, const Factors &factors) {
-  std::vector<float> numbers(factors.begin(), factors.end());
-  SmallVector<int64_t> shape;
-  if (factors.size() > 1) {
-    shape.assign(data.getRank() - 1, 1);
-    shape[0] = factors.size();
-  }
-  return makeFloats(builder, name, shape, numbers);
-}
 
 /// Two affine functions in a row become a product and a sum.
 bool FoldAffine::merge(NodeOp node, const Affine &outer) {
