@@ -31,7 +31,11 @@ struct Rule {
 /// A constant and the nodes that read it as a weight.
 struct Weight {
   SmallVector<NodeOp> readers;
-  unsigned reductionAxis = 0;
+  /// A filter of convolutions, not a matrix.
+  bool isFilter = false;
+  /// The dimension that products are summed over (matrices), or that of the
+  /// output channels (filters).
+  unsigned axis = 0;
   bool hasOneAxis = true;
 };
 
@@ -45,6 +49,7 @@ private:
   LogicalResult parseRule(StringRef text);
   FailureOr<std::optional<Scheme>> parseSchemeOrKeep(StringRef name);
   void collectWeights();
+  void addReader(NodeOp node, Value weight, bool isFilter, unsigned axis);
   const Rule *findRule(ConstantOp constant, const Weight &weight) const;
   void assign(ConstantOp constant, const Weight &weight);
   void keep(ConstantOp constant, const Weight &weight, const Twine &why);
@@ -105,27 +110,36 @@ LogicalResult AssignSchemes::parseRules() {
   return success();
 }
 
+void AssignSchemes::addReader(NodeOp node, Value value, bool isFilter,
+                              unsigned axis) {
+  auto constant = value.getDefiningOp<ConstantOp>();
+  if (!constant) {
+    if (!node.isOnnx("Gather"))
+      node->setAttr(kKeptAttrName,
+                    StringAttr::get(&getContext(), "its weight is computed"));
+    return;
+  }
+  auto [it, isNew] = weights.try_emplace(constant);
+  Weight &weight = it->second;
+  if (isNew) {
+    weight.isFilter = isFilter;
+    weight.axis = axis;
+  }
+  weight.hasOneAxis &= weight.isFilter == isFilter && weight.axis == axis;
+  weight.readers.push_back(node);
+}
+
 void AssignSchemes::collectWeights() {
   weights.clear();
   getOperation().walk([&](NodeOp node) {
+    if (std::optional<unsigned> axis = getFilterChannelAxis(node))
+      return addReader(node, node.getInputs()[1], /*isFilter=*/true, *axis);
     std::optional<unsigned> operand = getWeightOperand(node);
     if (!operand)
       return;
     MatrixSource source = getMatrixSource(node.getInputs()[*operand]);
-    auto constant = source.value.getDefiningOp<ConstantOp>();
-    if (!constant) {
-      if (!node.isOnnx("Gather"))
-        node->setAttr(kKeptAttrName,
-                      StringAttr::get(&getContext(), "its weight is computed"));
-      return;
-    }
-    unsigned axis = getReductionAxis(node, source.transposed);
-    auto [it, isNew] = weights.try_emplace(constant);
-    Weight &weight = it->second;
-    if (isNew)
-      weight.reductionAxis = axis;
-    weight.hasOneAxis &= weight.reductionAxis == axis;
-    weight.readers.push_back(node);
+    addReader(node, source.value, /*isFilter=*/false,
+              getReductionAxis(node, source.transposed));
   });
 }
 
@@ -167,8 +181,10 @@ void AssignSchemes::assign(ConstantOp constant, const Weight &weight) {
   // Indices and shapes are gathered too: they are no weights.
   if (!isFloat && isTable)
     return;
-  if (!isFloat || type.getRank() != 2)
-    return keep(constant, weight, "is no matrix of f32, f16 or bf16");
+  if (!isFloat || (weight.isFilter ? type.getRank() < 3 : type.getRank() != 2))
+    return keep(constant, weight,
+                weight.isFilter ? "is no filter of f32, f16 or bf16"
+                                : "is no matrix of f32, f16 or bf16");
   if (!getConstantValue(constant.getResult()))
     return keep(constant, weight, "has a form that cannot be read");
   if (!weight.hasOneAxis)
@@ -184,13 +200,21 @@ void AssignSchemes::assign(ConstantOp constant, const Weight &weight) {
                 rule      ? "is kept by a rule"
                 : isTable ? "is an embedding, which only a rule quantizes"
                           : "has the default scheme 'keep'");
+  if (weight.isFilter && chosen->granularity == Granularity::Group)
+    return keep(constant, weight,
+                "is a filter, which has no groups of inputs; give it a scale "
+                "for each channel, for example by the rule op:" +
+                    NodeOp(weight.readers.front()).getOpType() + "=w8cs");
   // The ops that hold 16-bit weights want 16-bit scales.
   if (type.getElementType().isF16())
     chosen->scaleFormat = FloatFormat::F16;
   else if (type.getElementType().isBF16())
     chosen->scaleFormat = FloatFormat::BF16;
   constant->setAttr(kEncodingAttrName,
-                    getEncoding(&getContext(), *chosen, weight.reductionAxis));
+                    weight.isFilter
+                        ? getFilterEncoding(&getContext(), *chosen,
+                                            type.getRank(), weight.axis)
+                        : getEncoding(&getContext(), *chosen, weight.axis));
   ++numAssigned;
 }
 

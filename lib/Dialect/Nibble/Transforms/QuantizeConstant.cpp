@@ -94,26 +94,71 @@ std::vector<char> packScales(const std::vector<float> &scales,
   return bytes;
 }
 
-/// The dimension with blocks of more than one element; the first for blocks
-/// that cover everything.
-unsigned findReductionAxis(QuantizedAttr encoding) {
-  return encoding.getBlock()[0] == 1 ? 1 : 0;
+/// A weight as a matrix: its dimensions are [outer, channels, inner], and a
+/// channel has outer · inner inputs. Either outer or inner is 1 in a matrix.
+struct WeightShape {
+  size_t outer = 1, channels = 1, inner = 1;
+  size_t inputs() const { return outer * inner; }
+};
+
+/// A matrix has its channels across its blocks, in the second dimension where
+/// they cover everything; a filter where its blocks have one element, else in
+/// the first dimension. std::nullopt where blocks are neither.
+std::optional<WeightShape> findShape(QuantizedAttr encoding,
+                                     ArrayRef<int64_t> shape) {
+  ArrayRef<int64_t> block = encoding.getBlock();
+  size_t axis = 0;
+  if (shape.size() == 2) {
+    axis = block[0] == 1 ? 0 : 1;
+  } else {
+    if (llvm::any_of(block,
+                     [](int64_t extent) {
+                       return extent != 1 &&
+                              extent != QuantizedAttr::kWholeExtent;
+                     }) ||
+        llvm::count(block, 1) > 1)
+      return std::nullopt;
+    if (llvm::is_contained(block, 1))
+      axis = llvm::find(block, 1) - block.begin();
+  }
+  WeightShape result;
+  result.channels = shape[axis];
+  for (auto [i, extent] : llvm::enumerate(shape))
+    if (i != axis)
+      (i < axis ? result.outer : result.inner) *= extent;
+  return result;
 }
 
-/// The scheme that an encoding of a matrix stands for.
-Scheme getScheme(QuantizedAttr encoding, unsigned reductionAxis) {
+/// [outer, channels, inner] → [channels, outer, inner], and back.
+template <typename T>
+std::vector<T> moveChannels(ArrayRef<T> values, const WeightShape &shape,
+                            bool back) {
+  std::vector<T> result(values.size());
+  for (size_t outer = 0; outer < shape.outer; ++outer)
+    for (size_t channel = 0; channel < shape.channels; ++channel) {
+      size_t apart = (outer * shape.channels + channel) * shape.inner;
+      size_t together = (channel * shape.outer + outer) * shape.inner;
+      std::copy_n(values.begin() + (back ? together : apart), shape.inner,
+                  result.begin() + (back ? apart : together));
+    }
+  return result;
+}
+
+/// The scheme that an encoding of a matrix or filter stands for.
+Scheme getScheme(QuantizedAttr encoding) {
   Scheme scheme;
   scheme.storage = getStorageFormat(encoding.getStorage());
   scheme.symmetric = !encoding.hasZero();
-  int64_t extent = encoding.getBlock()[reductionAxis];
-  int64_t other = encoding.getBlock()[1 - reductionAxis];
-  if (extent != QuantizedAttr::kWholeExtent) {
+  ArrayRef<int64_t> block = encoding.getBlock();
+  auto isPart = [](int64_t extent) {
+    return extent != 1 && extent != QuantizedAttr::kWholeExtent;
+  };
+  size_t ones = llvm::count(block, 1);
+  scheme.granularity = ones == 0 ? Granularity::Tensor : Granularity::Channel;
+  // Blocks of [1, 1] are groups of one input.
+  if (ones == 2 || llvm::any_of(block, isPart)) {
     scheme.granularity = Granularity::Group;
-    scheme.groupSize = static_cast<size_t>(extent);
-  } else {
-    scheme.granularity = other == QuantizedAttr::kWholeExtent
-                             ? Granularity::Tensor
-                             : Granularity::Channel;
+    scheme.groupSize = ones == 2 ? 1 : *llvm::find_if(block, isPart);
   }
   Type scale = cast<TypeAttr>(encoding.getScale()).getValue();
   scheme.scaleFormat = scale.isF16()    ? FloatFormat::F16
@@ -147,10 +192,11 @@ LogicalResult nibble::quantizeConstant(ConstantOp constant,
   auto type = dyn_cast<RankedTensorType>(constant.getType());
   bool simple =
       encoding && !encoding.getFlat() && !encoding.hasNestedScale() &&
-      !encoding.hasOutliers() && type && type.getRank() == 2 &&
-      encoding.getBlock().size() == 2 &&
+      !encoding.hasOutliers() && type && type.getRank() >= 2 &&
       (!encoding.hasZero() || encoding.getZero() == encoding.getStorage());
-  if (!simple)
+  auto shape = simple ? findShape(encoding, type.getShape())
+                      : std::optional<WeightShape>();
+  if (!shape)
     return constant.emitError("tensor '")
            << constant.getName()
            << "' has an encoding that --nibble-round cannot produce";
@@ -159,11 +205,18 @@ LogicalResult nibble::quantizeConstant(ConstantOp constant,
     return constant.emitError("tensor '")
            << constant.getName() << "' has no float data that can be read";
 
-  unsigned axis = findReductionAxis(encoding);
-  size_t K = type.getDimSize(axis), N = type.getDimSize(1 - axis);
-  MatrixView view = axis == 0 ? MatrixView::rowMajor(floats->data(), K, N)
-                              : MatrixView::columnMajor(floats->data(), K, N);
-  Scheme scheme = getScheme(encoding, axis);
+  size_t K = shape->inputs(), N = shape->channels;
+  // A channel's inputs lie together, or else channels lie side by side.
+  bool scattered = shape->outer > 1 && shape->inner > 1;
+  std::vector<float> moved;
+  if (scattered)
+    moved = moveChannels<float>({floats->data(), K * N}, *shape, false);
+  bool rowMajor = shape->inner == 1 && shape->outer > 1;
+  MatrixView view = rowMajor
+                        ? MatrixView::rowMajor(floats->data(), K, N)
+                        : MatrixView::columnMajor(
+                              scattered ? moved.data() : floats->data(), K, N);
+  Scheme scheme = getScheme(encoding);
   Result<QuantizedWeight> result =
       quantizer.quantize(view, statistics, scheme, threads);
   if (!result)
@@ -183,12 +236,15 @@ LogicalResult nibble::quantizeConstant(ConstantOp constant,
                               builder.getStringAttr(name), value,
                               TensorField::raw_data, DictionaryAttr());
   };
-  bool transpose = axis == 1;
+  bool transpose = !rowMajor;
   unsigned bits = scheme.storage.bits;
   size_t blockRows = quantized->blockRows(), blockCols = quantized->blockCols();
-  Value codes = makePart(
-      ".codes", getCodesType(quantizedType),
-      packCodes(orient(std::move(quantized->codes), K, N, transpose), bits));
+  std::vector<uint8_t> ordered =
+      orient(std::move(quantized->codes), K, N, transpose);
+  if (scattered)
+    ordered = moveChannels<uint8_t>(ordered, *shape, true);
+  Value codes =
+      makePart(".codes", getCodesType(quantizedType), packCodes(ordered, bits));
   Value scales = makePart(".scales", getScalesType(quantizedType),
                           packScales(orient(std::move(quantized->scales),
                                             blockRows, blockCols, transpose),

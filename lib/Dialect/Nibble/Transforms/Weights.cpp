@@ -45,6 +45,17 @@ std::string nibble::getProbeId(NodeOp node) {
   return name.empty() ? node.getDisplayName() + "/input" : name;
 }
 
+std::optional<unsigned> nibble::getFilterChannelAxis(NodeOp node) {
+  if (node.getInputs().size() < 2)
+    return std::nullopt;
+  if (node.isOnnx("Conv"))
+    return 0;
+  // Of several groups those outputs share a scale that have the same place.
+  if (node.isOnnx("ConvTranspose"))
+    return 1;
+  return std::nullopt;
+}
+
 MatrixSource nibble::getMatrixSource(Value value) {
   auto node = value.getDefiningOp<NodeOp>();
   if (!node || !node.isOnnx("Transpose") || node.getInputs().size() != 1)
@@ -63,6 +74,29 @@ unsigned nibble::getReductionAxis(NodeOp node, bool transposed) {
   return last != transposed ? 1 : 0;
 }
 
+static QuantizedAttr getEncoding(MLIRContext *context, const Scheme &scheme,
+                                 ArrayRef<int64_t> block) {
+  StorageAttr storage = getStorageAttr(context, scheme.storage);
+  Attribute zero;
+  if (!scheme.symmetric && scheme.storage.isInteger())
+    zero = storage;
+  Builder builder(context);
+  Type scale =
+      scheme.scaleFormat == FloatFormat::F16    ? Type(builder.getF16Type())
+      : scheme.scaleFormat == FloatFormat::BF16 ? Type(builder.getBF16Type())
+                                                : Type(builder.getF32Type());
+  return QuantizedAttr::get(storage, block, TypeAttr::get(scale), zero);
+}
+
+QuantizedAttr nibble::getFilterEncoding(MLIRContext *context,
+                                        const Scheme &scheme, unsigned rank,
+                                        unsigned channelAxis) {
+  SmallVector<int64_t> block(rank, QuantizedAttr::kWholeExtent);
+  if (scheme.granularity == Granularity::Channel)
+    block[channelAxis] = 1;
+  return ::getEncoding(context, scheme, block);
+}
+
 QuantizedAttr nibble::getEncoding(MLIRContext *context, const Scheme &scheme,
                                   unsigned reductionAxis) {
   SmallVector<int64_t> block(2, 1);
@@ -77,16 +111,7 @@ QuantizedAttr nibble::getEncoding(MLIRContext *context, const Scheme &scheme,
     block[reductionAxis] = static_cast<int64_t>(scheme.groupSize);
     break;
   }
-  StorageAttr storage = getStorageAttr(context, scheme.storage);
-  Attribute zero;
-  if (!scheme.symmetric && scheme.storage.isInteger())
-    zero = storage;
-  Builder builder(context);
-  Type scale =
-      scheme.scaleFormat == FloatFormat::F16    ? Type(builder.getF16Type())
-      : scheme.scaleFormat == FloatFormat::BF16 ? Type(builder.getBF16Type())
-                                                : Type(builder.getF32Type());
-  return QuantizedAttr::get(storage, block, TypeAttr::get(scale), zero);
+  return ::getEncoding(context, scheme, block);
 }
 
 StorageAttr nibble::getStorageAttr(MLIRContext *context,

@@ -35,6 +35,16 @@ inline constexpr llvm::StringLiteral kStatisticsAttrName = "nibble.statistics";
 /// Attribute of a module: the ids of its probes, by their number.
 inline constexpr llvm::StringLiteral kObserversAttrName = "nibble.observers";
 
+/// Attributes of an onnx.node, a product with a constant weight: the least and
+/// largest number of its input and of its result; the mean of each channel of
+/// its input, and what its float weights make of them.
+inline constexpr llvm::StringLiteral kInputRangeAttrName = "nibble.input_range";
+inline constexpr llvm::StringLiteral kOutputRangeAttrName =
+    "nibble.output_range";
+inline constexpr llvm::StringLiteral kInputMeansAttrName = "nibble.input_means";
+inline constexpr llvm::StringLiteral kMeanProductsAttrName =
+    "nibble.mean_products";
+
 #define GEN_PASS_DECL
 #include "nibble/Dialect/Nibble/Transforms/Passes.h.inc"
 

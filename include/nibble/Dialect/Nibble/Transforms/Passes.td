@@ -13,17 +13,18 @@ def NibbleAssignSchemes : Pass<"nibble-assign-schemes", "::mlir::ModuleOp"> {
   let summary = "Decide which weight gets which storage";
   let description = [{
     Finds the constant weights of MatMul, Gemm and Gather (also behind a
-    Transpose) and notes on each one how it will be stored, in the attribute
+    Transpose), Conv and ConvTranspose, and notes on each one how it will be stored, in the attribute
     `nibble.encoding`. Nothing is rounded yet. A weight is noted once, however
     many nodes read it.
 
     The first rule that matches decides. A rule is `pattern=scheme`, where
     `pattern` is `op:` and an op type, or a glob over the names of the weight and
     of the nodes that read it, and `scheme` is a name such as `w4g128` (see
-    nibble/Numerics/Scheme.h), or `keep`. Without a match a weight that MatMul or
-    Gemm read gets the default scheme, and one that Gather reads stays as it is.
+    nibble/Numerics/Scheme.h), or `keep`. Without a match a weight that Gather
+    reads stays as it is, and others get the default scheme. A filter has a scale for
+    each output channel or one in all; a scheme with groups leaves it as it is.
 
-    A MatMul or Gemm that is left alone says why in `nibble.kept`.
+    A node that is left alone says why in `nibble.kept`.
 
     Example: `--nibble-assign-schemes="rules=*lm_head*=w8g128"`
 
@@ -135,6 +136,60 @@ def NibbleRound : Pass<"nibble-round", "::mlir::ModuleOp"> {
   ];
   let statistics = [
     Statistic<"numRounded", "rounded", "Weights that were rounded">
+  ];
+}
+
+def NibbleEqualizeActivations
+    : Pass<"nibble-equalize-activations", "::mlir::ModuleOp"> {
+  let summary = "Make the channels of activations share 256 codes fairly";
+  let description = [{
+    Prepares `Conv` and `MatMul` with constant weights for 8-bit activations, from
+    what calibration saw (`ranges`, see
+    nibble/Dialect/Nibble/Transforms/ActivationRanges.h). The function stays the
+    same:
+
+    - the channels of an input are divided by s = sqrt(max|x| / max|w|), and the
+      weights multiplied by it (SmoothQuant); where a convolution has a filter for
+      each channel, by max|x|;
+    - the filters and biases of a convolution are divided by the step of each output
+      channel, so that its codes use their whole range, and a product and a sum behind
+      it give the old numbers.
+
+    Each is done where it at least halves the power of the noise of rounding. The
+    ranges that are left, and the means, are noted on the nodes for
+    `--nibble-quantize-activations`. Convolutions over single positions are left out:
+    their weights cost more than their activations.
+
+    Example: `--onnx-infer-shapes --onnx-fold-constants --onnx-fold-affine
+    --nibble-equalize-activations=ranges=r.json --nibble-assign-schemes=scheme=w8cs
+    --nibble-round=scale=minmax --nibble-quantize-activations
+    --convert-nibble-to-onnx=format=qdq`
+  }];
+  let dependentDialects = ["::nibble::onnx::OnnxDialect"];
+  let options = [
+    Option<"rangesFile", "ranges", "std::string", "",
+           "A file of ranges (JSON)">
+  ];
+  let statistics = [
+    Statistic<"numInputs", "inputs", "Inputs whose channels were divided">,
+    Statistic<"numOutputs", "outputs", "Outputs whose channels were levelled">
+  ];
+}
+
+def NibbleQuantizeActivations
+    : Pass<"nibble-quantize-activations", "::mlir::ModuleOp"> {
+  let summary = "Quantize what goes into and comes out of quantized products";
+  let description = [{
+    Puts `QuantizeLinear` and `DequantizeLinear` (u8 with a zero point, one scale a
+    tensor) around `Conv` and `MatMul` whose weights are 8-bit codes without zero
+    points and whose ranges `--nibble-equalize-activations` noted, so that a runtime
+    computes them in integers: both sides of a `Conv`, the input of a `MatMul`. A bias
+    is corrected for the error that rounding the weights makes on average.
+  }];
+  let dependentDialects = ["::nibble::onnx::OnnxDialect", "::nibble::NibbleDialect"];
+  let statistics = [
+    Statistic<"numInputs", "inputs", "Inputs that were quantized">,
+    Statistic<"numOutputs", "outputs", "Outputs that were quantized">
   ];
 }
 

@@ -13,7 +13,7 @@
 
 namespace nibble {
 
-/// The operand of `node` that holds its weight: B of MatMul and Gemm, the table
+/// The operand of `node` that holds its matrix: B of MatMul and Gemm, the table
 /// of Gather; std::nullopt for other nodes.
 std::optional<unsigned> getWeightOperand(onnx::NodeOp node);
 
@@ -27,6 +27,10 @@ onnx::ConstantOp getChosenWeight(onnx::NodeOp node);
 
 /// The id of the probe that sees what the weight of `node` is multiplied with.
 std::string getProbeId(onnx::NodeOp node);
+
+/// The dimension of a convolution's weight (operand 1) that is its output
+/// channels; std::nullopt for nodes that are no Conv or ConvTranspose.
+std::optional<unsigned> getFilterChannelAxis(onnx::NodeOp node);
 
 /// A value read as a matrix, perhaps through a Transpose.
 struct MatrixSource {
@@ -46,6 +50,12 @@ unsigned getReductionAxis(onnx::NodeOp node, bool transposed);
 /// The encoding of a matrix by `scheme` with its groups along `reductionAxis`.
 QuantizedAttr getEncoding(mlir::MLIRContext *context, const Scheme &scheme,
                           unsigned reductionAxis);
+
+/// The encoding of a filter of `rank` dimensions by `scheme`, which has no
+/// groups: a scale for each output channel or one for the tensor.
+QuantizedAttr getFilterEncoding(mlir::MLIRContext *context,
+                                const Scheme &scheme, unsigned rank,
+                                unsigned channelAxis);
 
 /// The storage of Numerics as an attribute, and back.
 StorageAttr getStorageAttr(mlir::MLIRContext *context,

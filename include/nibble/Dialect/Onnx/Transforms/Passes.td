@@ -167,4 +167,32 @@ def OnnxChooseBranches : Pass<"onnx-choose-branches", "::mlir::ModuleOp"> {
   let dependentDialects = ["::nibble::onnx::OnnxDialect"];
 }
 
+def OnnxFoldAffine : Pass<"onnx-fold-affine", "::mlir::ModuleOp"> {
+  let summary = "Put products and sums with constants into convolutions";
+  let description = [{
+    Multiplies the constants of `BatchNormalization`, `Mul`, `Div`, `Add` and `Sub`
+    around a `Conv` or `ConvTranspose` into its filter and bias, where they are one
+    number or one a channel and nobody else reads what is between. A shift before a
+    convolution needs one without padding.
+
+    To bring more of them there it merges chains to one product and one sum, moves a
+    factor that is a number behind a product of two values, and writes
+    `Clip(x + a, 0, c)` as `HardSigmoid(x; 1/c, a/c) · c`, as in hard-swish.
+
+    The function is the same; the numbers may differ in their last bits. Types must be
+    known (`onnx-infer-shapes`); only f32 is folded.
+
+    ```mlir
+    %y = onnx.node "Conv"(%x, %w) … : (tensor<1x3x8x8xf32>, tensor<4x3x3x3xf32>) -> …
+    %z = onnx.node "Mul"(%y, %c) … : (tensor<1x4x6x6xf32>, tensor<4x1x1xf32>) -> …
+    ```
+    ⇒
+    ```mlir
+    %z = onnx.node "Conv"(%x, %wc, %zero) … : …
+    ```
+  }];
+  let statistics = [Statistic<"numFolded", "folded", "Nodes that went away">];
+  let dependentDialects = ["::nibble::onnx::OnnxDialect"];
+}
+
 #endif // NIBBLE_DIALECT_ONNX_TRANSFORMS_PASSES_TD

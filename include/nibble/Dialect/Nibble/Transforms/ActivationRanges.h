@@ -1,0 +1,34 @@
+//===- ActivationRanges.h - What calibration saw of values ------*- C++ -*-===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef NIBBLE_DIALECT_NIBBLE_TRANSFORMS_ACTIVATIONRANGES_H
+#define NIBBLE_DIALECT_NIBBLE_TRANSFORMS_ACTIVATIONRANGES_H
+
+#include "llvm/ADT/StringMap.h"
+#include "llvm/Support/Error.h"
+
+#include <vector>
+
+namespace nibble {
+
+/// The numbers that a value of the graph took on the calibration data; one
+/// entry for each channel: dimension 1 of what a convolution reads or gives,
+/// the last dimension of what a matrix product reads.
+struct ActivationRange {
+  std::vector<float> min, max, mean;
+};
+
+/// By the ONNX name of the value.
+using ActivationRanges = llvm::StringMap<ActivationRange>;
+
+/// Reads {"values": {NAME: {"min": […], "max": […], "mean": […]}, …}}. Errors
+/// name the file, and the value that is malformed: a number that is not finite,
+/// lists of different lengths, a minimum above the maximum.
+llvm::Expected<ActivationRanges> readActivationRanges(llvm::StringRef path);
+
+} // namespace nibble
+
+#endif // NIBBLE_DIALECT_NIBBLE_TRANSFORMS_ACTIVATIONRANGES_H

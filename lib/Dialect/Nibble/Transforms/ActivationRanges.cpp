@@ -1,0 +1,68 @@
+//===- ActivationRanges.cpp - What calibration saw of values --------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "nibble/Dialect/Nibble/Transforms/ActivationRanges.h"
+
+#include "llvm/Support/JSON.h"
+#include "llvm/Support/MemoryBuffer.h"
+
+#include <cmath>
+
+using namespace nibble;
+using llvm::StringRef;
+
+static std::vector<float> readNumbers(const llvm::json::Object &object,
+                                      StringRef key) {
+  std::vector<float> numbers;
+  const llvm::json::Array *array = object.getArray(key);
+  if (!array)
+    return numbers;
+  for (const llvm::json::Value &value : *array)
+    numbers.push_back(static_cast<float>(value.getAsNumber().value_or(NAN)));
+  return numbers;
+}
+
+static bool isSound(const ActivationRange &range) {
+  size_t size = range.min.size();
+  if (size == 0 || range.max.size() != size || range.mean.size() != size)
+    return false;
+  for (size_t i = 0; i < size; ++i)
+    if (!std::isfinite(range.min[i]) || !std::isfinite(range.max[i]) ||
+        !std::isfinite(range.mean[i]) || range.min[i] > range.max[i])
+      return false;
+  return true;
+}
+
+llvm::Expected<ActivationRanges> nibble::readActivationRanges(StringRef path) {
+  auto fail = [&](const llvm::Twine &reason) {
+    return llvm::createStringError(llvm::inconvertibleErrorCode(),
+                                   "'" + path + "': " + reason);
+  };
+  auto buffer = llvm::MemoryBuffer::getFile(path);
+  if (!buffer)
+    return fail(buffer.getError().message());
+  auto parsed = llvm::json::parse((*buffer)->getBuffer());
+  if (!parsed)
+    return fail(llvm::toString(parsed.takeError()));
+  const llvm::json::Object *root = parsed->getAsObject();
+  const llvm::json::Object *values = root ? root->getObject("values") : nullptr;
+  if (!values)
+    return fail("has no object 'values'");
+  ActivationRanges ranges;
+  for (const auto &[name, value] : *values) {
+    const llvm::json::Object *object = value.getAsObject();
+    ActivationRange range;
+    if (object)
+      range = {readNumbers(*object, "min"), readNumbers(*object, "max"),
+               readNumbers(*object, "mean")};
+    if (!isSound(range))
+      return fail("value '" + StringRef(name) +
+                  "' needs lists min, max and mean of finite numbers, all of "
+                  "one length, min <= max");
+    ranges[StringRef(name)] = std::move(range);
+  }
+  return ranges;
+}

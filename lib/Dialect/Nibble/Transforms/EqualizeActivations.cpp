@@ -1,0 +1,402 @@
+//===- EqualizeActivations.cpp - --nibble-equalize-activations ------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "nibble/Dialect/Nibble/Transforms/ActivationRanges.h"
+#include "nibble/Dialect/Nibble/Transforms/Passes.h"
+#include "nibble/Dialect/Onnx/Utils/Affine.h"
+#include "nibble/Dialect/Onnx/Utils/NodeBuilder.h"
+#include "nibble/Dialect/Onnx/Utils/Opset.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/IR/BuiltinOps.h"
+#include "llvm/ADT/StringSet.h"
+
+#include <cmath>
+
+namespace nibble {
+#define GEN_PASS_DEF_NIBBLEEQUALIZEACTIVATIONS
+#include "nibble/Dialect/Nibble/Transforms/Passes.h.inc"
+} // namespace nibble
+
+using namespace mlir;
+using namespace nibble;
+using namespace nibble::onnx;
+
+/// The codes of an activation are u8: this many steps.
+static constexpr double kSteps = 255;
+/// How much less noise pays for an op.
+static constexpr double kWorthwhile = 2;
+
+namespace {
+
+/// A range that contains 0.
+struct Range {
+  double low = 0, high = 0;
+  double getStep() const { return (high - low) / kSteps; }
+  void include(double a, double b) {
+    low = std::min(low, a);
+    high = std::max(high, b);
+  }
+};
+
+/// A Conv or MatMul with constant weights, seen as a filter.
+struct Product {
+  NodeOp node;
+  size_t inputs = 0, outputs = 0, groups = 1;
+  /// Only of a Conv.
+  std::optional<Filter> filter;
+  /// [inputs, outputs] of a MatMul.
+  Factors matrix;
+
+  template <typename Function> void forEach(Function function) {
+    if (filter)
+      return filter->forEach(function);
+    for (size_t i = 0; i < matrix.size(); ++i)
+      function(i % outputs, i / outputs, matrix[i]);
+  }
+};
+
+struct EqualizeActivations
+    : nibble::impl::NibbleEqualizeActivationsBase<EqualizeActivations> {
+  using NibbleEqualizeActivationsBase::NibbleEqualizeActivationsBase;
+
+  void runOnOperation() override;
+
+private:
+  void equalize(NodeOp node);
+  Factors chooseFactors(Product &product, const ActivationRange &range);
+  Range divideInput(Product &product, const ActivationRange &range,
+                    const Factors &factors);
+  void levelOutput(Product &product, const ActivationRange &range);
+
+  void collectInputs(func::FuncOp func);
+  StringRef getValueName(Value value) const;
+
+  ActivationRanges ranges;
+  DenseMap<Value, StringRef> inputNames;
+};
+
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// Which products
+//===----------------------------------------------------------------------===//
+
+/// A convolution over single positions: its weights cost more than its
+/// activations, and nothing is won by integers.
+static bool isVector(Value value) {
+  auto type = dyn_cast<RankedTensorType>(value.getType());
+  return type && type.getRank() > 2 &&
+         llvm::all_of(type.getShape().drop_front(2),
+                      [](int64_t extent) { return extent == 1; });
+}
+
+static std::optional<Product> readProduct(NodeOp node) {
+  Product product;
+  product.node = node;
+  if (node.isOnnx("Conv")) {
+    product.filter = Filter::read(node);
+    if (!product.filter || isVector(node.getInputs()[0]))
+      return std::nullopt;
+    product.inputs = product.filter->getInputs();
+    product.outputs = product.filter->getOutputs();
+    product.groups = product.filter->groups;
+    return product;
+  }
+  if (!node.isOnnx("MatMul") || node.getInputs().size() != 2 ||
+      !getFloatTensor(node.getInputs()[0]))
+    return std::nullopt;
+  auto matrix = readFactors(node.getInputs()[1]);
+  auto type = getFloatTensor(node.getInputs()[1]);
+  if (!matrix || type.getRank() != 2 || !node.getInputs()[1].hasOneUse())
+    return std::nullopt;
+  product.inputs = type.getDimSize(0);
+  product.outputs = type.getDimSize(1);
+  product.matrix = std::move(*matrix);
+  return product;
+}
+
+/// Notes the ONNX names of a graph's inputs.
+void EqualizeActivations::collectInputs(func::FuncOp func) {
+  auto graph = func->getAttrOfType<GraphAttr>(kGraphAttrName);
+  if (!graph || func.isExternal())
+    return;
+  llvm::StringSet<> constants;
+  for (auto constant : func.getBody().front().getOps<ConstantOp>())
+    constants.insert(constant.getName());
+  unsigned argument = 0;
+  for (Attribute entry : graph.getInputs()) {
+    auto info = dyn_cast<ValueInfoAttr>(entry);
+    StringRef name =
+        info ? info.getName().getValue() : cast<StringAttr>(entry).getValue();
+    if (!constants.contains(name) && argument < func.getNumArguments())
+      inputNames[func.getArgument(argument++)] = name;
+  }
+}
+
+StringRef EqualizeActivations::getValueName(Value value) const {
+  if (auto node = value.getDefiningOp<NodeOp>())
+    return node.getOutputName(cast<OpResult>(value).getResultNumber());
+  return inputNames.lookup(value);
+}
+
+//===----------------------------------------------------------------------===//
+// Inputs
+//===----------------------------------------------------------------------===//
+
+/// Numbers to divide the channels of an input by, so that they and the weights
+/// share the burden: s = sqrt(max|x| / max|w|), as in SmoothQuant
+/// (arXiv:2211.10438) with alpha 1/2. Where each channel has a filter of its
+/// own that has a scale of its own, s = max|x|. {1} where it is not worthwhile.
+Factors EqualizeActivations::chooseFactors(Product &product,
+                                           const ActivationRange &range) {
+  bool depthwise =
+      product.groups == product.inputs && product.groups == product.outputs;
+  if (range.min.size() != product.inputs ||
+      (product.groups != 1 && !depthwise) || product.inputs == 1)
+    return {1};
+  Factors largest(product.inputs, 0), energy(product.inputs, 0);
+  product.forEach([&](size_t, size_t input, double &weight) {
+    largest[input] = std::max(largest[input], std::abs(weight));
+    energy[input] += weight * weight;
+  });
+  Factors magnitude(product.inputs);
+  for (size_t i = 0; i < product.inputs; ++i)
+    magnitude[i] = std::max(std::abs(range.min[i]), std::abs(range.max[i]));
+  constexpr double least = 1e-4;
+  double top = *llvm::max_element(magnitude);
+  double topWeight = *llvm::max_element(largest);
+  if (!(top > 0) || !(topWeight > 0))
+    return {1};
+  Factors factors(product.inputs);
+  double logarithms = 0;
+  for (size_t i = 0; i < product.inputs; ++i) {
+    double x = std::max(magnitude[i], least * top);
+    double w = std::max(largest[i], least * topWeight);
+    factors[i] = depthwise ? x : std::sqrt(x / w);
+    logarithms += std::log(factors[i]);
+  }
+  double middle = std::exp(logarithms / static_cast<double>(product.inputs));
+  Range before, after;
+  for (size_t i = 0; i < product.inputs; ++i) {
+    factors[i] /= middle;
+    before.include(range.min[i], range.max[i]);
+    after.include(range.min[i] / factors[i], range.max[i] / factors[i]);
+  }
+  // What a rounding error of half a step does to the outputs.
+  double noiseBefore = 0, noiseAfter = 0;
+  for (size_t i = 0; i < product.inputs; ++i) {
+    double step = after.getStep() * factors[i];
+    noiseBefore += energy[i] * before.getStep() * before.getStep();
+    noiseAfter += energy[i] * step * step;
+  }
+  return noiseBefore > kWorthwhile * noiseAfter ? factors : Factors{1};
+}
+
+/// Divides the constants of what made `value`, a product and perhaps a sum that
+/// nobody else reads. False where it was made otherwise.
+static bool divideProducer(Value value, const Factors &factors) {
+  NodeOp last = getOnlyProducer(value), sum, product;
+  auto affine = last ? readAffine(last) : std::nullopt;
+  if (affine && last.isOnnx("Add")) {
+    sum = last;
+    last = getOnlyProducer(affine->data);
+    affine = last ? readAffine(last) : std::nullopt;
+  }
+  if (affine && last.isOnnx("Mul"))
+    product = last;
+  if (!product)
+    return false;
+  for (NodeOp node : {product, sum}) {
+    if (!node)
+      continue;
+    Affine old = *readAffine(node);
+    OpBuilder builder(node);
+    std::string name = node.getOutputName(0).str() + "_equalized";
+    Factors constant = combine(node == product ? old.scale : old.shift, factors,
+                               std::divides<>());
+    Value divided =
+        makeFactors(builder, name, getFloatTensor(old.data), constant);
+    unsigned operand = node.getInputs()[0] == old.data ? 1 : 0;
+    Value replaced = node.getInputs()[operand];
+    node.getInputsMutable()[operand].set(divided);
+    if (replaced.use_empty())
+      replaced.getDefiningOp()->erase();
+  }
+  return true;
+}
+
+/// Divides the input's channels and multiplies the weights; the new range.
+Range EqualizeActivations::divideInput(Product &product,
+                                       const ActivationRange &range,
+                                       const Factors &factors) {
+  Range result;
+  for (size_t i = 0; i < range.min.size(); ++i)
+    result.include(range.min[i] / getFactor(factors, i),
+                   range.max[i] / getFactor(factors, i));
+  if (factors.size() == 1)
+    return result;
+  ++numInputs;
+  product.forEach(
+      [&](size_t, size_t input, double &weight) { weight *= factors[input]; });
+  NodeOp node = product.node;
+  Value input = node.getInputs()[0];
+  if (product.filter && divideProducer(input, factors))
+    return result;
+  OpBuilder builder(node);
+  std::string name = node.getOutputName(0).str() + "_input";
+  Factors inverse = combine({1}, factors, std::divides<>());
+  std::vector<float> numbers(inverse.begin(), inverse.end());
+  SmallVector<int64_t> shape{static_cast<int64_t>(numbers.size())};
+  if (product.filter)
+    shape.append(getFloatTensor(input).getRank() - 2, 1);
+  Value constant = makeFloats(builder, name + "_factors", shape, numbers);
+  NodeOp divided =
+      makeNode(builder, "Mul", name, {input, constant}, input.getType());
+  node.getInputsMutable()[0].set(divided.getResult(0));
+  return result;
+}
+
+//===----------------------------------------------------------------------===//
+// Outputs
+//===----------------------------------------------------------------------===//
+
+/// The only reader of `value` if it is a Relu.
+static NodeOp getOnlyRelu(Value value) {
+  auto node = value.hasOneUse() ? dyn_cast<NodeOp>(*value.getUsers().begin())
+                                : NodeOp();
+  return node && node.isOnnx("Relu") ? node : NodeOp();
+}
+
+static ArrayAttr makeRange(OpBuilder &builder, double low, double high) {
+  return builder.getF32ArrayAttr(
+      {static_cast<float>(low), static_cast<float>(high)});
+}
+
+/// Gives every channel of a convolution's output all 256 codes: the filters and
+/// biases give y / step + zero point, and a product and a sum behind give y.
+void EqualizeActivations::levelOutput(Product &product,
+                                      const ActivationRange &range) {
+  Filter &filter = *product.filter;
+  NodeOp node = product.node;
+  bool positive = static_cast<bool>(getOnlyRelu(node.getResult(0)));
+  SmallVector<Range> channels(range.min.size());
+  Range whole;
+  for (auto [channel, low, high] : llvm::zip(channels, range.min, range.max)) {
+    channel.include(positive ? 0 : low, high);
+    whole.include(channel.low, channel.high);
+  }
+  OpBuilder builder(node.getContext());
+  double gain = 0;
+  Factors steps(channels.size()), zeros(channels.size());
+  for (auto [i, channel] : llvm::enumerate(channels)) {
+    // A channel that is always 0 may have any step.
+    steps[i] = std::max(channel.getStep(), 1e-4 * whole.getStep());
+    zeros[i] = std::nearbyint(-channel.low / steps[i]);
+    double ratio = whole.getStep() / steps[i];
+    gain += std::min(ratio * ratio, 1e4) / static_cast<double>(channels.size());
+  }
+  if (channels.size() != filter.getOutputs() || gain <= kWorthwhile ||
+      !(whole.getStep() > 0)) {
+    node->setAttr(kOutputRangeAttrName,
+                  makeRange(builder, whole.low, whole.high));
+    return;
+  }
+  ++numOutputs;
+  bool sameZero = llvm::all_equal(zeros);
+  double common = sameZero ? zeros.front() : std::nearbyint(kSteps / 2);
+  filter.forEach(
+      [&](size_t output, size_t, double &weight) { weight /= steps[output]; });
+  Factors shift(channels.size());
+  for (size_t i = 0; i < channels.size(); ++i) {
+    filter.bias[i] = filter.bias[i] / steps[i] + zeros[i] - common;
+    shift[i] = (common - zeros[i]) * steps[i];
+  }
+  node->setAttr(kOutputRangeAttrName,
+                makeRange(builder, -common, kSteps - common));
+  std::string name = node.getOutputName(0).str();
+  node.setOutputsAttr(builder.getStrArrayAttr({name + "_levels"}));
+  builder.setInsertionPointAfter(node);
+  Value levels = node.getResult(0);
+  auto type = getFloatTensor(levels);
+  NodeOp scaled = makeNode(
+      builder, "Mul", sameZero ? name : name + "_unshifted",
+      {levels, makeFactors(builder, name + "_step", type, steps)}, type);
+  NodeOp last = scaled;
+  if (!sameZero)
+    last = makeNode(builder, "Add", name,
+                    {scaled.getResult(0),
+                     makeFactors(builder, name + "_offset", type, shift)},
+                    type);
+  levels.replaceAllUsesExcept(last.getResult(0), scaled);
+}
+
+//===----------------------------------------------------------------------===//
+// The pass
+//===----------------------------------------------------------------------===//
+
+void EqualizeActivations::equalize(NodeOp node) {
+  auto product = readProduct(node);
+  if (!product)
+    return;
+  auto input = ranges.find(getValueName(node.getInputs()[0]));
+  auto output = ranges.find(node.getOutputName(0));
+  if (input == ranges.end() || (product->filter && output == ranges.end()))
+    return;
+  const ActivationRange &range = input->second;
+  Factors factors = chooseFactors(*product, range);
+  Range inputRange = divideInput(*product, range, factors);
+  OpBuilder builder(node);
+  node->setAttr(kInputRangeAttrName,
+                makeRange(builder, inputRange.low, inputRange.high));
+  if (!product->filter) {
+    if (factors.size() > 1) {
+      std::vector<float> numbers(product->matrix.begin(),
+                                 product->matrix.end());
+      Value old = node.getInputs()[1];
+      auto constant = old.getDefiningOp<ConstantOp>();
+      std::string name = constant ? constant.getName().str()
+                                  : node.getDisplayName() + "_weight";
+      node.getInputsMutable()[1].set(
+          makeFloats(builder, name, getFloatTensor(old).getShape(), numbers));
+      old.getDefiningOp()->erase();
+    }
+    return;
+  }
+  levelOutput(*product, output->second);
+  // What the outputs are on average, to compare rounded weights with.
+  if (range.mean.size() == product->inputs) {
+    std::vector<float> means(product->inputs);
+    for (size_t i = 0; i < means.size(); ++i)
+      means[i] = static_cast<float>(range.mean[i] / getFactor(factors, i));
+    Factors expected(product->outputs, 0);
+    product->forEach([&](size_t output, size_t input, double &weight) {
+      expected[output] += weight * means[input];
+    });
+    std::vector<float> sums(expected.begin(), expected.end());
+    node->setAttr(kInputMeansAttrName, builder.getDenseF32ArrayAttr(means));
+    node->setAttr(kMeanProductsAttrName, builder.getDenseF32ArrayAttr(sums));
+  }
+  product->filter->write();
+}
+
+void EqualizeActivations::runOnOperation() {
+  auto read = readActivationRanges(rangesFile);
+  if (!read) {
+    emitError(UnknownLoc::get(&getContext()))
+        << llvm::toString(read.takeError());
+    return signalPassFailure();
+  }
+  ranges = std::move(*read);
+  for (auto func : getOperation().getOps<func::FuncOp>())
+    collectInputs(func);
+  SmallVector<NodeOp> nodes;
+  getOperation().walk([&](NodeOp node) { nodes.push_back(node); });
+  for (NodeOp node : nodes)
+    equalize(node);
+  if (!nodes.empty())
+    requireFreeInitializers(getOperation());
+}
