@@ -5,6 +5,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Contraction.h"
+#include "Convolution.h"
 
 #include "nibble/Conversion/Passes.h"
 
@@ -25,6 +26,11 @@ using namespace nibble;
 static bool isContraction(Operation *op) {
   auto generic = dyn_cast<linalg::GenericOp>(op);
   return generic && matchContraction(generic);
+}
+
+static bool hasKernel(Operation *op) {
+  auto generic = dyn_cast<linalg::GenericOp>(op);
+  return generic && (matchContraction(generic) || matchConvolution(generic));
 }
 
 /// True where fusing would compute a function for the same number many times:
@@ -82,8 +88,7 @@ struct FuseElementwise : nibble::impl::FuseElementwiseBase<FuseElementwise> {
         patterns, [](OpOperand *fused) {
           Operation *producer = fused->get().getDefiningOp();
           return producer && producer->hasOneUse() &&
-                 !isContraction(fused->getOwner()) &&
-                 !repeatsWork(fused, producer);
+                 !hasKernel(fused->getOwner()) && !repeatsWork(fused, producer);
         });
     linalg::GenericOp::getCanonicalizationPatterns(patterns, &getContext());
     if (failed(applyPatternsGreedily(getOperation(), std::move(patterns))))
