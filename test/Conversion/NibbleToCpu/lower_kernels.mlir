@@ -48,6 +48,85 @@ func.func @attention(%q: memref<2x?x64xf32>, %k: memref<2x?x64xf32>, %s: memref<
   return
 }
 
+// A convolution gathers its windows; what its sums start with is the kernel's
+// business where it is all that is in the result.
+
+// CHECK-LABEL: func @convolution
+// CHECK-NOT: linalg
+// CHECK: %[[TAPS:.*]] = memref.alloc(%{{.*}}) : memref<?xindex>
+// CHECK: scf.parallel
+// CHECK: call @nibble_f32_convolution_stride2_bias(%{{.*}}, %{{.*}}, %{{.*}}, %[[TAPS]]
+// CHECK: memref.dealloc %[[TAPS]]
+func.func @convolution(%x: memref<?x3x?x?xf32>, %w: memref<16x3x3x3xf32>, %b: memref<16xf32>, %n: index) -> memref<?x16x?x?xf32> {
+  %y = memref.alloc(%n, %n, %n) : memref<?x16x?x?xf32>
+  linalg.generic {indexing_maps = [affine_map<(n, m, i, j) -> (m)>,
+      affine_map<(n, m, i, j) -> (n, m, i, j)>],
+      iterator_types = ["parallel", "parallel", "parallel", "parallel"]}
+      ins(%b : memref<16xf32>) outs(%y : memref<?x16x?x?xf32>) {
+  ^bb0(%in: f32, %out: f32):
+    linalg.yield %in : f32
+  }
+  linalg.generic {indexing_maps = [
+      affine_map<(n, m, i, c, k, l, j) -> (n, c, i + k * 2, j * 2 + l)>,
+      affine_map<(n, m, i, c, k, l, j) -> (m, c, k, l)>,
+      affine_map<(n, m, i, c, k, l, j) -> (n, m, i, j)>],
+      iterator_types = ["parallel", "parallel", "parallel", "reduction", "reduction", "reduction", "parallel"]}
+      ins(%x, %w : memref<?x3x?x?xf32>, memref<16x3x3x3xf32>)
+      outs(%y : memref<?x16x?x?xf32>) {
+  ^bb0(%a: f32, %f: f32, %out: f32):
+    %p = arith.mulf %a, %f : f32
+    %s = arith.addf %out, %p : f32
+    linalg.yield %s : f32
+  }
+  return %y : memref<?x16x?x?xf32>
+}
+
+// One output channel for each input needs no panel.
+
+// CHECK-LABEL: func @depthwise
+// CHECK: call @nibble_f32_direct_convolution_stride1_sum
+func.func @depthwise(%x: memref<1x8x1x9x9xf32>, %w: memref<8x1x1x3x3xf32>, %y: memref<1x8x1x7x7xf32>) {
+  linalg.generic {indexing_maps = [
+      affine_map<(n, g, m, i, c, k, l, j) -> (n, g, c, i + k, j + l)>,
+      affine_map<(n, g, m, i, c, k, l, j) -> (g, m, c, k, l)>,
+      affine_map<(n, g, m, i, c, k, l, j) -> (n, g, m, i, j)>],
+      iterator_types = ["parallel", "parallel", "parallel", "parallel", "reduction", "reduction", "reduction", "parallel"]}
+      ins(%x, %w : memref<1x8x1x9x9xf32>, memref<8x1x1x3x3xf32>)
+      outs(%y : memref<1x8x1x7x7xf32>) {
+  ^bb0(%a: f32, %f: f32, %out: f32):
+    %p = arith.mulf %f, %a : f32
+    %s = arith.addf %p, %out : f32
+    linalg.yield %s : f32
+  }
+  return
+}
+
+// The bias is written to before the sums start.
+
+// CHECK-LABEL: func @changed_bias
+// CHECK: linalg.generic
+// CHECK: call @nibble_f32_convolution_stride1_sum
+func.func @changed_bias(%x: memref<1x3x9xf32>, %w: memref<4x3x3xf32>, %b: memref<4xf32>, %zero: f32) -> memref<1x4x7xf32> {
+  %y = memref.alloc() : memref<1x4x7xf32>
+  linalg.generic {indexing_maps = [affine_map<(n, m, i) -> (m)>, affine_map<(n, m, i) -> (n, m, i)>],
+      iterator_types = ["parallel", "parallel", "parallel"]}
+      ins(%b : memref<4xf32>) outs(%y : memref<1x4x7xf32>) {
+  ^bb0(%in: f32, %out: f32):
+    linalg.yield %in : f32
+  }
+  linalg.fill ins(%zero : f32) outs(%b : memref<4xf32>)
+  linalg.generic {indexing_maps = [affine_map<(n, m, c, k, i) -> (n, c, i + k)>,
+      affine_map<(n, m, c, k, i) -> (m, c, k)>, affine_map<(n, m, c, k, i) -> (n, m, i)>],
+      iterator_types = ["parallel", "parallel", "reduction", "reduction", "parallel"]}
+      ins(%x, %w : memref<1x3x9xf32>, memref<4x3x3xf32>) outs(%y : memref<1x4x7xf32>) {
+  ^bb0(%a: f32, %f: f32, %out: f32):
+    %p = arith.mulf %a, %f : f32
+    %s = arith.addf %out, %p : f32
+    linalg.yield %s : f32
+  }
+  return %y : memref<1x4x7xf32>
+}
+
 // CHECK-DAG: func.func private @nibble_quantize_rows
 // CHECK-DAG: func.func private @nibble_i8_w4g32_f16_zeros
 // CHECK-DAG: nibble.dot4 {{.*}} {max_weight = 15 : i64} : vector<16xi32>, vector<64xi8>
