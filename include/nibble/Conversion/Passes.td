@@ -166,8 +166,9 @@ def FuseElementwise : Pass<"nibble-fuse-elementwise", "::mlir::func::FuncOp"> {
   let summary = "Chains of elementwise ops as one loop";
   let description = [{
     An elementwise op that only one other op reads moves into it, so that the
-    numbers between them are never stored. Matrix products stay alone, and
-    transposes of their operands move into the product's maps: kernels read rows
+    numbers between them are never stored. A cheap one that reads one tensor of its
+    size moves into each of its few readers, as the scaling of scores into the parts
+    of a softmax. Matrix products and convolutions stay alone, and transposes of their operands move into the product's maps: kernels read rows
     or columns.
 
     ```mlir

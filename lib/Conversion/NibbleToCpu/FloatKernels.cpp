@@ -199,23 +199,35 @@ static void copyColumns(KernelBuilder &kernel, const KernelTarget &target,
 
 func::FuncOp nibble::getMatrixTileFunction(ModuleOp module,
                                            const KernelTarget &target,
-                                           bool contiguousRows) {
+                                           bool contiguousRows,
+                                           bool accumulates) {
   func::FuncOp product = getPanelProductFunction(module, target);
   OpBuilder types(module.getContext());
   KernelBuilder type(types, module.getLoc());
   Type matrix = type.matrix(type.f32(), /*contiguousRows=*/true);
   SmallVector<Type> arguments{matrix, type.matrix(type.f32(), contiguousRows),
                               matrix, type.indexType()};
+  std::string name =
+      contiguousRows ? "nibble_f32_matrix" : "nibble_f32_transposed";
+  TileStart start{accumulates ? TileStart::Result : TileStart::Zero, {}, {}};
   return getOrCreateFunction(
-      module, contiguousRows ? "nibble_f32_matrix" : "nibble_f32_transposed",
-      arguments, [&](KernelBuilder &kernel, ValueRange args) {
+      module, accumulates ? name + "_sum" : name, arguments,
+      [&](KernelBuilder &kernel, ValueRange args) {
         FloatTileBuilder builder(kernel, target, args[0], args[2], args[3]);
         Value panel = kernel.scratch(kDepth * kColumns, kernel.f32());
-        builder.build(product, kDepth, {TileStart::Result, {}, {}},
+        Value K = memref::DimOp::create(kernel.builder, kernel.loc, args[0], 1);
+        Value isPart = kernel.less(kernel.index(kDepth), K);
+        builder.build(product, kDepth, start,
                       [&](Value firstK, Value countK) -> Panel {
-                        (contiguousRows ? copyRows : copyColumns)(
-                            kernel, target, args[1], panel, firstK, countK,
-                            builder.getFirstColumn(), builder.getColumns());
+                        // One panel for all of K serves all passes.
+                        Value isFirst = kernel.equal(builder.getPass(), 0);
+                        Value isNew = arith::OrIOp::create(
+                            kernel.builder, kernel.loc, isPart, isFirst);
+                        kernel.ifThen(isNew, [&] {
+                          (contiguousRows ? copyRows : copyColumns)(
+                              kernel, target, args[1], panel, firstK, countK,
+                              builder.getFirstColumn(), builder.getColumns());
+                        });
                         return {panel, kernel.index(0)};
                       });
       });

@@ -208,6 +208,7 @@ void FloatTileBuilder::buildPass(Value first, func::FuncOp product,
                                  int64_t depth, const TileStart &with,
                                  PanelSource source) {
   OpBuilder &builder = kernel.builder;
+  pass = first;
   Value rows = memref::DimOp::create(builder, kernel.loc, x, 0);
   Value K = memref::DimOp::create(builder, kernel.loc, x, 1);
   Value count = kernel.min(kernel.sub(rows, first), kernel.index(kPassRows));

@@ -58,6 +58,8 @@ public:
   void buildPass(mlir::Value first, mlir::func::FuncOp product, int64_t depth,
                  const TileStart &start, PanelSource source);
   mlir::Value getFirstColumn() const { return firstColumn; }
+  /// The first row of the pass that is built.
+  mlir::Value getPass() const { return pass; }
   /// Columns of the result from the first of the tile on.
   mlir::Value getColumns() const { return columns; }
 
@@ -75,7 +77,7 @@ private:
   mlir::Value x, y;
   int64_t lanes, vectors;
   mlir::VectorType floats;
-  mlir::Value firstColumn, columns, scratch;
+  mlir::Value firstColumn, columns, scratch, pass;
 };
 
 } // namespace nibble

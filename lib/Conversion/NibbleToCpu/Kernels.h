@@ -94,10 +94,10 @@ mlir::func::FuncOp getDequantizedTileFunction(mlir::ModuleOp module,
 
 /// (x: matrix f32, w: matrix f32, y: matrix f32, tile: index)
 ///
-/// Adds to y. The rows of w are contiguous, or its columns.
+/// Writes y, or adds to it. The rows of w are contiguous, or its columns.
 mlir::func::FuncOp getMatrixTileFunction(mlir::ModuleOp module,
                                          const KernelTarget &target,
-                                         bool contiguousRows);
+                                         bool contiguousRows, bool accumulates);
 
 //===----------------------------------------------------------------------===//
 // Convolutions

@@ -213,6 +213,34 @@ void LowerKernels::lower(PackedMatmulOp op) {
 // Contractions
 //===----------------------------------------------------------------------===//
 
+/// What is written to `buffer`, and nothing else, before `reader`: null where
+/// it is not one op of the same block.
+static linalg::LinalgOp findInitialization(Value buffer, Operation *reader) {
+  if (!buffer.getDefiningOp<memref::AllocOp>())
+    return {};
+  linalg::LinalgOp found;
+  for (Operation *user : buffer.getUsers()) {
+    if (user == reader || isa<memref::DimOp, memref::DeallocOp>(user))
+      continue;
+    if (user->getBlock() != reader->getBlock())
+      return {};
+    if (!user->isBeforeInBlock(reader))
+      continue;
+    auto writer = dyn_cast<linalg::LinalgOp>(user);
+    if (found || !writer || writer.getNumDpsInits() != 1 ||
+        writer.getDpsInits()[0] != buffer)
+      return {};
+    found = writer;
+  }
+  return found;
+}
+
+static bool fillsWithZero(linalg::LinalgOp writer) {
+  auto fill = dyn_cast_if_present<linalg::FillOp>(writer ? writer.getOperation()
+                                                         : nullptr);
+  return fill && matchPattern(fill.getInputs()[0], m_AnyZeroFloat());
+}
+
 /// The matrix of `buffer` with dimensions `rows` and `columns` at the given
 /// places of the others.
 static Value getMatrix(KernelBuilder &kernel, Value buffer, AffineMap map,
@@ -288,8 +316,13 @@ LogicalResult LowerKernels::lowerContraction(linalg::GenericOp op) {
   Value work = product(kernel, counts);
   work = product(kernel, {work, getLoopSize(m), columns, getLoopSize(k)});
   counts.push_back(kernel.divideUp(columns, PanelFormat::kColumns));
-  func::FuncOp tile = getMatrixTileFunction(op->getParentOfType<ModuleOp>(),
-                                            machine, rowsOfWeight);
+  linalg::LinalgOp writer = findInitialization(buffers[2], op);
+  bool startsAtZero = fillsWithZero(writer);
+  if (startsAtZero)
+    writer->erase();
+  func::FuncOp tile =
+      getMatrixTileFunction(op->getParentOfType<ModuleOp>(), machine,
+                            rowsOfWeight, /*accumulates=*/!startsAtZero);
   buildParallel(kernel, counts, work, [&](ValueRange indices) {
     DenseMap<unsigned, Value> places;
     for (auto [loop, index] : llvm::zip(outer, indices))
@@ -311,28 +344,6 @@ LogicalResult LowerKernels::lowerContraction(linalg::GenericOp op) {
 //===----------------------------------------------------------------------===//
 // Convolutions
 //===----------------------------------------------------------------------===//
-
-/// What is written to `buffer`, and nothing else, before `reader`: null where
-/// it is not one op of the same block.
-static linalg::LinalgOp findInitialization(Value buffer, Operation *reader) {
-  if (!buffer.getDefiningOp<memref::AllocOp>())
-    return {};
-  linalg::LinalgOp found;
-  for (Operation *user : buffer.getUsers()) {
-    if (user == reader || isa<memref::DimOp, memref::DeallocOp>(user))
-      continue;
-    if (user->getBlock() != reader->getBlock())
-      return {};
-    if (!user->isBeforeInBlock(reader))
-      continue;
-    auto writer = dyn_cast<linalg::LinalgOp>(user);
-    if (found || !writer || writer.getNumDpsInits() != 1 ||
-        writer.getDpsInits()[0] != buffer)
-      return {};
-    found = writer;
-  }
-  return found;
-}
 
 static bool isView(Operation *op) {
   return isa<memref::ExpandShapeOp, memref::CollapseShapeOp, memref::CastOp>(
@@ -530,10 +541,9 @@ LogicalResult LowerKernels::lowerConvolution(linalg::GenericOp op) {
   Value bias;
   if (linalg::LinalgOp writer = findInitialization(buffers[2], op)) {
     bias = getSpreadBias(writer, leading);
-    auto fill = dyn_cast<linalg::FillOp>(writer.getOperation());
     if (bias)
       start = ConvolutionStart::Bias;
-    else if (fill && matchPattern(fill.getInputs()[0], m_AnyZeroFloat()))
+    else if (fillsWithZero(writer))
       start = ConvolutionStart::Zero;
     if (start != ConvolutionStart::Result)
       writer->erase();

@@ -34,7 +34,7 @@ func.func @floats(%x: memref<?x3xf32>, %w: memref<192xf32>, %b: memref<2xf32>, %
 
 // CHECK-LABEL: func @attention
 // CHECK: memref.subview
-// CHECK: call @nibble_f32_transposed
+// CHECK: call @nibble_f32_transposed_sum
 func.func @attention(%q: memref<2x?x64xf32>, %k: memref<2x?x64xf32>, %s: memref<2x?x?xf32>) {
   linalg.generic {indexing_maps = [affine_map<(b, m, d, n) -> (b, m, d)>,
       affine_map<(b, m, d, n) -> (b, n, d)>, affine_map<(b, m, d, n) -> (b, m, n)>],
@@ -125,6 +125,27 @@ func.func @changed_bias(%x: memref<1x3x9xf32>, %w: memref<4x3x3xf32>, %b: memref
     linalg.yield %s : f32
   }
   return %y : memref<1x4x7xf32>
+}
+
+// What is filled with zeros before is written, not added to.
+
+// CHECK-LABEL: func @from_zero
+// CHECK-NOT: linalg
+// CHECK: call @nibble_f32_matrix(
+func.func @from_zero(%a: memref<5x7xf32>, %b: memref<7x9xf32>) -> memref<5x9xf32> {
+  %zero = arith.constant 0.0 : f32
+  %s = memref.alloc() : memref<5x9xf32>
+  linalg.fill ins(%zero : f32) outs(%s : memref<5x9xf32>)
+  linalg.generic {indexing_maps = [affine_map<(m, k, n) -> (m, k)>,
+      affine_map<(m, k, n) -> (k, n)>, affine_map<(m, k, n) -> (m, n)>],
+      iterator_types = ["parallel", "reduction", "parallel"]}
+      ins(%a, %b : memref<5x7xf32>, memref<7x9xf32>) outs(%s : memref<5x9xf32>) {
+  ^bb0(%x: f32, %y: f32, %c: f32):
+    %p = arith.mulf %x, %y : f32
+    %t = arith.addf %c, %p : f32
+    linalg.yield %t : f32
+  }
+  return %s : memref<5x9xf32>
 }
 
 // CHECK-DAG: func.func private @nibble_quantize_rows
