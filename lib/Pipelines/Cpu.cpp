@@ -50,6 +50,8 @@ void nibble::buildCpuLoopPipeline(OpPassManager &passes,
   kernels.target = options.target;
   passes.addPass(createLowerKernels(kernels));
   passes.addPass(createRelaxMath());
+  passes.addPass(createLowerCopies());
+  passes.addPass(createLowerLoops());
   buildLoopPipeline(passes);
   // {func, math, scf, memref, arith, vector, nibble micro-ops}
   LowerMicroOpsOptions microOps;
