@@ -131,7 +131,8 @@ fallBack(const MatrixView &weight, WeightStatistics statistics,
   if (!result)
     return result;
   if (hessian) {
-    result->notes = hessian->steps;
+    result->notes.insert(result->notes.begin(), hessian->steps.begin(),
+                         hessian->steps.end());
     result->damping = hessian->damping;
   }
   result->notes.push_back(

@@ -458,6 +458,15 @@ TEST(AdversarialLayers, NanInTheData) {
   EXPECT_FALSE(q.usesHessian);
   EXPECT_NE(q.notes[0].find("inputs 3 and 9 is not finite"), std::string::npos);
 
+  // The diagonal too, for what looks no further.
+  layer.moments[9 * 48 + 9] = std::numeric_limits<double>::infinity();
+  auto rounded = RoundingQuantizer(ScaleSearch::LeastSquares)
+                     .quantize(layer.view(), makeStatistics(layer.moments),
+                               *parseScheme("w4g16"), 1);
+  ASSERT_TRUE(rounded) << rounded.error();
+  ASSERT_EQ(rounded->notes.size(), 1u);
+  EXPECT_NE(rounded->notes[0].find("not used"), std::string::npos);
+
   layer.moments = good;
   layer.weight[5 * 20 + 2] = std::numeric_limits<float>::quiet_NaN();
   auto bad = RecipeQuantizer().quantize(layer.view(), makeStatistics(good),
