@@ -20,12 +20,14 @@
 
 using namespace nibble;
 
+// NOLINTBEGIN(readability-identifier-naming)
 extern "C" {
 void dpotrf_(const char *triangle, const int *size, double *matrix,
              const int *stride, int *info);
 void dpotri_(const char *triangle, const int *size, double *matrix,
              const int *stride, int *info);
 }
+// NOLINTEND(readability-identifier-naming)
 
 static std::vector<float> makeNormal(size_t count) {
   std::mt19937 random(1);

@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 using namespace nibble;
@@ -165,6 +166,7 @@ private:
   std::optional<Failure> checkStart();
   std::optional<Failure> findScales();
   void solvePanels();
+  double roundSecondOrder(WeightPanel &panel);
   void solvePanel(WeightPanel &panel, PanelSums &sums);
   void finishPanel(WeightPanel &panel, PanelSums &sums);
   void nestAndImprove();
@@ -201,8 +203,9 @@ std::optional<Failure> RecipeRun::checkStart() {
       (options.nestedScales.bits > 0 && options.nestedScales.runLength == 0))
     return Failure{"scales are quantized again to 1 to 8 bits, in runs of at "
                    "least one"};
-  if (weight.rows > largestObq &&
-      options.rounding != SecondOrderRounding::Gptq) {
+  bool isObq = options.rounding == SecondOrderRounding::ObqGreedy ||
+               options.rounding == SecondOrderRounding::ObqInOrder;
+  if (weight.rows > largestObq && isObq) {
     options.rounding = SecondOrderRounding::Gptq;
     result.notes.push_back("more than " + std::to_string(largestObq) +
                            " inputs: rounded by GPTQ, not OBQ");
@@ -241,19 +244,26 @@ std::optional<Failure> RecipeRun::findScales() {
   return std::nullopt;
 }
 
-void RecipeRun::solvePanel(WeightPanel &panel, PanelSums &sums) {
-  sums.norm = sum(panel.normsOf(panel.weight));
-  sums.rawNorm = std::max(0.0, sums.norm - addedNorm(panel, panel.weight));
-  panel.evaluate();
-  sums.rounding = sum(panel.losses);
-
+/// The loss afterwards; NaN where there is no such step.
+double RecipeRun::roundSecondOrder(WeightPanel &panel) {
+  if (options.rounding == SecondOrderRounding::Nearest)
+    return std::numeric_limits<double>::quiet_NaN();
   GuardedStep step(panel);
   if (options.rounding == SecondOrderRounding::Gptq)
     roundByGptq(panel, threshold);
   else
     roundByObq(panel, options.rounding == SecondOrderRounding::ObqGreedy);
   // With outliers the problem is another one: there is no way back.
-  sums.gptq = threshold > 0 ? step.accept() : step.finish();
+  return threshold > 0 ? step.accept() : step.finish();
+}
+
+void RecipeRun::solvePanel(WeightPanel &panel, PanelSums &sums) {
+  sums.norm = sum(panel.normsOf(panel.weight));
+  sums.rawNorm = std::max(0.0, sums.norm - addedNorm(panel, panel.weight));
+  panel.evaluate();
+  sums.rounding = sum(panel.losses);
+
+  sums.gptq = roundSecondOrder(panel);
   bool refits = result.matrix.block.cols == 1;
   for (unsigned round = 0; round < options.rounds; ++round) {
     GuardedStep descent(panel);
@@ -360,7 +370,14 @@ std::string_view RecipeQuantizer::name() const {
     return "spqr";
   if (options.rounds > 0)
     return "auto";
-  return options.rounding == SecondOrderRounding::Gptq ? "gptq" : "obq";
+  switch (options.rounding) {
+  case SecondOrderRounding::Gptq:
+    return "gptq";
+  case SecondOrderRounding::Nearest:
+    return "round";
+  default:
+    return "obq";
+  }
 }
 
 Result<QuantizedWeight>
@@ -375,7 +392,10 @@ RecipeQuantizer::quantize(const MatrixView &weight,
         " inputs, but the weight has " + std::to_string(weight.rows)};
   std::shared_ptr<const DampedHessian> hessian =
       statistics.hessian->damped(options.damping, threads);
-  if (hessian->factor.empty())
+  // To the nearest needs no factor.
+  if (options.rounding == SecondOrderRounding::Nearest
+          ? hessian->matrix.empty()
+          : hessian->factor.empty())
     return fallBack(weight, statistics, hessian.get(), scheme, threads);
 
   return RecipeRun(options, weight, *hessian, scheme, threads).run();

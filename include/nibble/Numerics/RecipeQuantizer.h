@@ -24,6 +24,8 @@ enum class ScaleObjective : uint8_t {
 /// How codes are chosen for the scales that the search found.
 enum class SecondOrderRounding : uint8_t {
   Gptq,
+  /// To the nearest: no second-order rounding.
+  Nearest,
   /// Optimal brain quantization (https://arxiv.org/abs/2208.11580), each weight
   /// of a column the one that costs least. Takes K times as long as GPTQ, so a
   /// weight of more than 1024 inputs gets GPTQ and a note.
@@ -64,7 +66,8 @@ struct RecipeOptions {
 class RecipeQuantizer final : public WeightQuantizer {
 public:
   explicit RecipeQuantizer(RecipeOptions options = {}) : options(options) {}
-  /// "spqr" with outliers, else "auto"; without rounds "gptq" or "obq".
+  /// "spqr" with outliers, else "auto"; without rounds "gptq", "obq" or
+  /// "round".
   std::string_view name() const override;
   Result<QuantizedWeight> quantize(const MatrixView &weight,
                                    const WeightStatistics &statistics,
