@@ -168,6 +168,7 @@ private:
   void solvePanels();
   double roundSecondOrder(WeightPanel &panel);
   void solvePanel(WeightPanel &panel, PanelSums &sums);
+  void improve(WeightPanel &panel);
   void finishPanel(WeightPanel &panel, PanelSums &sums);
   void nestAndImprove();
   void collectOutliers();
@@ -264,16 +265,31 @@ void RecipeRun::solvePanel(WeightPanel &panel, PanelSums &sums) {
   sums.rounding = sum(panel.losses);
 
   sums.gptq = roundSecondOrder(panel);
+  improve(panel);
+}
+
+/// Undone in the columns where it does not help.
+static void guardedRefit(WeightPanel &panel) {
+  GuardedStep refit(panel);
+  refitScales(panel);
+  refit.finish();
+}
+
+/// Each step may only lower the loss.
+void RecipeRun::improve(WeightPanel &panel) {
   bool refits = result.matrix.block.cols == 1;
+  bool repeats = refits && threshold == 0 && options.rounds > 0 &&
+                 options.rounding != SecondOrderRounding::Nearest;
+  for (unsigned pass = 1; repeats && pass < options.passes; ++pass) {
+    guardedRefit(panel);
+    roundSecondOrder(panel);
+  }
   for (unsigned round = 0; round < options.rounds; ++round) {
     GuardedStep descent(panel);
     descendOverCodes(panel);
     descent.finish();
-    if (!refits)
-      continue;
-    GuardedStep refit(panel);
-    refitScales(panel);
-    refit.finish();
+    if (refits)
+      guardedRefit(panel);
   }
 }
 

@@ -260,6 +260,27 @@ TEST(RecipeQuantizer, EveryObjectiveIsSound) {
     }
 }
 
+TEST(RecipeQuantizer, AnotherPassLowersTheLoss) {
+  Layer layer(256, 64);
+  for (const char *scheme : {"w3g64", "w2g32s", "nf4g64"}) {
+    SCOPED_TRACE(scheme);
+    RecipeOptions options;
+    options.passes = 1;
+    QuantizedWeight one = layer.quantize(options, scheme);
+    options.passes = 2;
+    QuantizedWeight two = layer.quantize(options, scheme);
+    EXPECT_EQ(one.losses.gptq, two.losses.gptq);
+    EXPECT_LT(two.losses.end, one.losses.end);
+    // Plain GPTQ stays what it is.
+    options.rounds = 0;
+    options.passes = 9;
+    QuantizedWeight plain = layer.quantize(options, scheme);
+    EXPECT_EQ(plain.matrix.scales,
+              layer.quantize(plainGptq(ScaleObjective::Diagonal), scheme)
+                  .matrix.scales);
+  }
+}
+
 /// Rounding under the same searches; each sees more of the Hessian and loses
 /// less.
 TEST(RecipeQuantizer, RoundsToNearestToo) {
