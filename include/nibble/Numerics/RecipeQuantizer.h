@@ -44,7 +44,7 @@ struct RecipeOptions {
   /// With rounds, how often GPTQ or OBQ chooses the codes: again with the
   /// scales refitted, and kept in the columns where that is better. Not with
   /// outliers.
-  unsigned passes = 2;
+  unsigned passes = 1;
   /// SpQR (https://arxiv.org/abs/2306.03078, section 4): a weight whose
   /// rounding costs more than `outliers` times the layer's mean of var(w) / U²,
   /// U the Hessian's factor, is kept in f16, and out of the search for scales.
