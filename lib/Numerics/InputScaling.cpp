@@ -63,6 +63,7 @@ std::vector<float>
 nibble::makeAwqScales(const std::vector<float> &inputMagnitudes,
                       double exponent) {
   std::vector<double> raw;
+  raw.reserve(inputMagnitudes.size());
   double least = INFINITY, largest = 0;
   for (float magnitude : inputMagnitudes) {
     raw.push_back(
@@ -71,6 +72,7 @@ nibble::makeAwqScales(const std::vector<float> &inputMagnitudes,
     largest = std::max(largest, raw.back());
   }
   std::vector<float> scales;
+  scales.reserve(raw.size());
   for (double scale : raw)
     scales.push_back(static_cast<float>(scale / std::sqrt(largest * least)));
   return scales;

@@ -16,6 +16,7 @@
 using namespace nibble;
 
 // Of LAPACK, by columns: a row-major lower triangle is an upper one to it.
+// NOLINTBEGIN(readability-identifier-naming)
 extern "C" {
 void dpotrf_(const char *triangle, const int *size, double *matrix,
              const int *stride, int *info);
@@ -25,6 +26,7 @@ void dpotrs_(const char *triangle, const int *size, const int *columns,
 void dtrtri_(const char *triangle, const char *diagonal, const int *size,
              double *matrix, const int *stride, int *info);
 }
+// NOLINTEND(readability-identifier-naming)
 
 /// Keeps the library off its own threads; before its first use.
 static void useCallingThreadOnly() {

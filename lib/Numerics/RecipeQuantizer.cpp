@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 using namespace nibble;
@@ -131,7 +132,8 @@ fallBack(const MatrixView &weight, WeightStatistics statistics,
   if (!result)
     return result;
   if (hessian) {
-    result->notes = hessian->steps;
+    result->notes.insert(result->notes.begin(), hessian->steps.begin(),
+                         hessian->steps.end());
     result->damping = hessian->damping;
   }
   result->notes.push_back(
@@ -164,7 +166,9 @@ private:
   std::optional<Failure> checkStart();
   std::optional<Failure> findScales();
   void solvePanels();
+  double roundSecondOrder(WeightPanel &panel);
   void solvePanel(WeightPanel &panel, PanelSums &sums);
+  void improve(WeightPanel &panel);
   void finishPanel(WeightPanel &panel, PanelSums &sums);
   void nestAndImprove();
   void collectOutliers();
@@ -200,8 +204,9 @@ std::optional<Failure> RecipeRun::checkStart() {
       (options.nestedScales.bits > 0 && options.nestedScales.runLength == 0))
     return Failure{"scales are quantized again to 1 to 8 bits, in runs of at "
                    "least one"};
-  if (weight.rows > largestObq &&
-      options.rounding != SecondOrderRounding::Gptq) {
+  bool isObq = options.rounding == SecondOrderRounding::ObqGreedy ||
+               options.rounding == SecondOrderRounding::ObqInOrder;
+  if (weight.rows > largestObq && isObq) {
     options.rounding = SecondOrderRounding::Gptq;
     result.notes.push_back("more than " + std::to_string(largestObq) +
                            " inputs: rounded by GPTQ, not OBQ");
@@ -240,29 +245,51 @@ std::optional<Failure> RecipeRun::findScales() {
   return std::nullopt;
 }
 
-void RecipeRun::solvePanel(WeightPanel &panel, PanelSums &sums) {
-  sums.norm = sum(panel.normsOf(panel.weight));
-  sums.rawNorm = std::max(0.0, sums.norm - addedNorm(panel, panel.weight));
-  panel.evaluate();
-  sums.rounding = sum(panel.losses);
-
+/// The loss afterwards; NaN where there is no such step.
+double RecipeRun::roundSecondOrder(WeightPanel &panel) {
+  if (options.rounding == SecondOrderRounding::Nearest)
+    return std::numeric_limits<double>::quiet_NaN();
   GuardedStep step(panel);
   if (options.rounding == SecondOrderRounding::Gptq)
     roundByGptq(panel, threshold);
   else
     roundByObq(panel, options.rounding == SecondOrderRounding::ObqGreedy);
   // With outliers the problem is another one: there is no way back.
-  sums.gptq = threshold > 0 ? step.accept() : step.finish();
+  return threshold > 0 ? step.accept() : step.finish();
+}
+
+void RecipeRun::solvePanel(WeightPanel &panel, PanelSums &sums) {
+  sums.norm = sum(panel.normsOf(panel.weight));
+  sums.rawNorm = std::max(0.0, sums.norm - addedNorm(panel, panel.weight));
+  panel.evaluate();
+  sums.rounding = sum(panel.losses);
+
+  sums.gptq = roundSecondOrder(panel);
+  improve(panel);
+}
+
+/// Undone in the columns where it does not help.
+static void guardedRefit(WeightPanel &panel) {
+  GuardedStep refit(panel);
+  refitScales(panel);
+  refit.finish();
+}
+
+/// Each step may only lower the loss.
+void RecipeRun::improve(WeightPanel &panel) {
   bool refits = result.matrix.block.cols == 1;
+  bool repeats = refits && threshold == 0 && options.rounds > 0 &&
+                 options.rounding != SecondOrderRounding::Nearest;
+  for (unsigned pass = 1; repeats && pass < options.passes; ++pass) {
+    guardedRefit(panel);
+    roundSecondOrder(panel);
+  }
   for (unsigned round = 0; round < options.rounds; ++round) {
     GuardedStep descent(panel);
     descendOverCodes(panel);
     descent.finish();
-    if (!refits)
-      continue;
-    GuardedStep refit(panel);
-    refitScales(panel);
-    refit.finish();
+    if (refits)
+      guardedRefit(panel);
   }
 }
 
@@ -359,7 +386,14 @@ std::string_view RecipeQuantizer::name() const {
     return "spqr";
   if (options.rounds > 0)
     return "auto";
-  return options.rounding == SecondOrderRounding::Gptq ? "gptq" : "obq";
+  switch (options.rounding) {
+  case SecondOrderRounding::Gptq:
+    return "gptq";
+  case SecondOrderRounding::Nearest:
+    return "round";
+  default:
+    return "obq";
+  }
 }
 
 Result<QuantizedWeight>
@@ -374,7 +408,10 @@ RecipeQuantizer::quantize(const MatrixView &weight,
         " inputs, but the weight has " + std::to_string(weight.rows)};
   std::shared_ptr<const DampedHessian> hessian =
       statistics.hessian->damped(options.damping, threads);
-  if (hessian->factor.empty())
+  // To the nearest needs no factor.
+  if (options.rounding == SecondOrderRounding::Nearest
+          ? hessian->matrix.empty()
+          : hessian->factor.empty())
     return fallBack(weight, statistics, hessian.get(), scheme, threads);
 
   return RecipeRun(options, weight, *hessian, scheme, threads).run();

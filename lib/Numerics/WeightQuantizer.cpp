@@ -6,6 +6,9 @@
 
 #include "nibble/Numerics/WeightQuantizer.h"
 
+#include <algorithm>
+#include <cmath>
+
 using namespace nibble;
 
 WeightQuantizer::~WeightQuantizer() = default;
@@ -24,6 +27,13 @@ RoundingQuantizer::quantize(const MatrixView &weight,
     return Failure{"the statistics are of " + std::to_string(squares.size()) +
                    " inputs, but the weight has " +
                    std::to_string(weight.rows)};
+  QuantizedWeight result;
+  auto isUsable = [](float x) { return x >= 0 && std::isfinite(x); };
+  if (!std::all_of(squares.begin(), squares.end(), isUsable)) {
+    squares.clear();
+    result.notes.emplace_back("the mean squares of the inputs are not all "
+                              "finite numbers >= 0: they are not used");
+  }
   BlockQuantizerOptions options;
   options.storage = scheme.storage;
   options.block = scheme.blockShape();
@@ -36,7 +46,6 @@ RoundingQuantizer::quantize(const MatrixView &weight,
   Result<QuantizedMatrix> matrix = quantizeBlocks(weight, options);
   if (!matrix)
     return Failure{matrix.error()};
-  QuantizedWeight result;
   result.matrix = std::move(*matrix);
   return result;
 }

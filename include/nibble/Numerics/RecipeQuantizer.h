@@ -24,6 +24,8 @@ enum class ScaleObjective : uint8_t {
 /// How codes are chosen for the scales that the search found.
 enum class SecondOrderRounding : uint8_t {
   Gptq,
+  /// To the nearest: no second-order rounding.
+  Nearest,
   /// Optimal brain quantization (https://arxiv.org/abs/2208.11580), each weight
   /// of a column the one that costs least. Takes K times as long as GPTQ, so a
   /// weight of more than 1024 inputs gets GPTQ and a note.
@@ -39,6 +41,10 @@ struct RecipeOptions {
   /// Rounds of coordinate descent over the codes and closed-form refit of the
   /// scales after second-order rounding; 0 leaves them out.
   unsigned rounds = 3;
+  /// With rounds, how often GPTQ or OBQ chooses the codes: again with the
+  /// scales refitted, and kept in the columns where that is better. Not with
+  /// outliers.
+  unsigned passes = 1;
   /// SpQR (https://arxiv.org/abs/2306.03078, section 4): a weight whose
   /// rounding costs more than `outliers` times the layer's mean of var(w) / U²,
   /// U the Hessian's factor, is kept in f16, and out of the search for scales.
@@ -64,7 +70,8 @@ struct RecipeOptions {
 class RecipeQuantizer final : public WeightQuantizer {
 public:
   explicit RecipeQuantizer(RecipeOptions options = {}) : options(options) {}
-  /// "spqr" with outliers, else "auto"; without rounds "gptq" or "obq".
+  /// "spqr" with outliers, else "auto"; without rounds "gptq", "obq" or
+  /// "round".
   std::string_view name() const override;
   Result<QuantizedWeight> quantize(const MatrixView &weight,
                                    const WeightStatistics &statistics,

@@ -81,7 +81,7 @@ struct QuantizedWeight {
   /// The damping that was used, as a fraction of the mean diagonal; 0 without a
   /// Hessian.
   double damping = 0;
-  /// Whether second-order rounding (GPTQ or OBQ) chose the codes.
+  /// Whether the algorithm had a Hessian to work with.
   bool usesHessian = false;
   /// Each departure from the plain method, in words: dead inputs, more damping,
   /// a fallback.

@@ -260,6 +260,51 @@ TEST(RecipeQuantizer, EveryObjectiveIsSound) {
     }
 }
 
+TEST(RecipeQuantizer, AnotherPassLowersTheLoss) {
+  Layer layer(256, 64);
+  for (const char *scheme : {"w3g64", "w2g32s", "nf4g64"}) {
+    SCOPED_TRACE(scheme);
+    RecipeOptions options;
+    options.passes = 1;
+    QuantizedWeight one = layer.quantize(options, scheme);
+    options.passes = 2;
+    QuantizedWeight two = layer.quantize(options, scheme);
+    EXPECT_EQ(one.losses.gptq, two.losses.gptq);
+    EXPECT_LT(two.losses.end, one.losses.end);
+    // Plain GPTQ stays what it is.
+    options.rounds = 0;
+    options.passes = 9;
+    QuantizedWeight plain = layer.quantize(options, scheme);
+    EXPECT_EQ(plain.matrix.scales,
+              layer.quantize(plainGptq(ScaleObjective::Diagonal), scheme)
+                  .matrix.scales);
+  }
+}
+
+/// Rounding under the same searches; each sees more of the Hessian and loses
+/// less.
+TEST(RecipeQuantizer, RoundsToNearestToo) {
+  Layer layer(150, 40);
+  double last = INFINITY;
+  for (ScaleObjective scales :
+       {ScaleObjective::MinMax, ScaleObjective::Diagonal,
+        ScaleObjective::Blocks}) {
+    RecipeOptions options = plainGptq(scales);
+    QuantizedWeight gptq = layer.quantize(options, "w3g32");
+    options.rounding = SecondOrderRounding::Nearest;
+    QuantizedWeight q = layer.quantize(options, "w3g32");
+    EXPECT_EQ(RecipeQuantizer(options).name(), "round");
+    EXPECT_EQ(q.losses.end, gptq.losses.rounding);
+    EXPECT_TRUE(std::isnan(q.losses.gptq));
+    auto again = roundToScales(layer.view(), q.matrix);
+    EXPECT_EQ(again->codes, q.matrix.codes);
+    EXPECT_LT(q.losses.end, last);
+    last = q.losses.end;
+    options.rounds = 2;
+    EXPECT_LT(layer.quantize(options, "w3g32").losses.end, last);
+  }
+}
+
 /// No single code can be changed for the better when descent has converged.
 TEST(RecipeQuantizer, DescentEndsInALocalOptimum) {
   Layer layer(40, 3);
@@ -457,6 +502,15 @@ TEST(AdversarialLayers, NanInTheData) {
   expectSound(q);
   EXPECT_FALSE(q.usesHessian);
   EXPECT_NE(q.notes[0].find("inputs 3 and 9 is not finite"), std::string::npos);
+
+  // The diagonal too, for what looks no further.
+  layer.moments[9 * 48 + 9] = std::numeric_limits<double>::infinity();
+  auto rounded = RoundingQuantizer(ScaleSearch::LeastSquares)
+                     .quantize(layer.view(), makeStatistics(layer.moments),
+                               *parseScheme("w4g16"), 1);
+  ASSERT_TRUE(rounded) << rounded.error();
+  ASSERT_EQ(rounded->notes.size(), 1u);
+  EXPECT_NE(rounded->notes[0].find("not used"), std::string::npos);
 
   layer.moments = good;
   layer.weight[5 * 20 + 2] = std::numeric_limits<float>::quiet_NaN();
