@@ -29,6 +29,9 @@ using namespace nibble::onnx;
 static constexpr double kSteps = 255;
 /// How much less noise pays for an op.
 static constexpr double kWorthwhile = 2;
+/// An output whose signal is less than so many decibels above the noise of its
+/// codes stays in float.
+static constexpr double kLeastSignal = 32;
 
 namespace {
 
@@ -59,6 +62,12 @@ struct Product {
   }
 };
 
+/// The codes of an output, each channel by itself.
+struct OutputLevels {
+  Range whole;
+  Factors steps, zeros;
+};
+
 struct EqualizeActivations
     : nibble::impl::NibbleEqualizeActivationsBase<EqualizeActivations> {
   using NibbleEqualizeActivationsBase::NibbleEqualizeActivationsBase;
@@ -67,10 +76,13 @@ struct EqualizeActivations
 
 private:
   void equalize(NodeOp node);
+  void equalizeConvolution(Product &product, const ActivationRange &input,
+                           const ActivationRange &output);
+  void equalizeMatrix(Product &product, const ActivationRange &input);
   Factors chooseFactors(Product &product, const ActivationRange &range);
   Range divideInput(Product &product, const ActivationRange &range,
                     const Factors &factors);
-  void levelOutput(Product &product, const ActivationRange &range);
+  void levelOutput(Product &product, const OutputLevels &levels);
 
   void collectInputs(func::FuncOp func);
   StringRef getValueName(Value value) const;
@@ -99,7 +111,7 @@ static std::optional<Product> readProduct(NodeOp node) {
   product.node = node;
   if (node.isOnnx("Conv")) {
     product.filter = Filter::read(node);
-    if (!product.filter || isVector(node.getInputs()[0]))
+    if (!product.filter)
       return std::nullopt;
     product.inputs = product.filter->getInputs();
     product.outputs = product.filter->getOutputs();
@@ -271,38 +283,58 @@ static NodeOp getOnlyRelu(Value value) {
   return node && node.isOnnx("Relu") ? node : NodeOp();
 }
 
-static ArrayAttr makeRange(OpBuilder &builder, double low, double high) {
+static ArrayAttr makeRange(Builder &builder, double low, double high) {
   return builder.getF32ArrayAttr(
       {static_cast<float>(low), static_cast<float>(high)});
+}
+
+static OutputLevels getOutputLevels(NodeOp node, const ActivationRange &range) {
+  bool positive = static_cast<bool>(getOnlyRelu(node.getResult(0)));
+  OutputLevels levels;
+  SmallVector<Range> channels(range.min.size());
+  for (auto [channel, low, high] : llvm::zip(channels, range.min, range.max)) {
+    channel.include(positive ? 0 : low, high);
+    levels.whole.include(channel.low, channel.high);
+  }
+  for (const Range &channel : channels) {
+    // A channel that is always 0 may have any step.
+    double step =
+        std::max({channel.getStep(), 1e-4 * levels.whole.getStep(), 1e-30});
+    levels.steps.push_back(step);
+    levels.zeros.push_back(std::nearbyint(-channel.low / step));
+  }
+  return levels;
+}
+
+/// True where codes of 8 bits are too few for an output: rounding to a step
+/// makes noise of step² / 12.
+static bool isTooCoarse(const OutputLevels &levels,
+                        const ActivationRange &range) {
+  double signal = 0, noise = 0;
+  for (auto [variance, step] : llvm::zip(range.variance, levels.steps)) {
+    signal += variance;
+    noise += step * step / 12;
+  }
+  return !range.variance.empty() &&
+         signal < noise * std::pow(10, kLeastSignal / 10);
 }
 
 /// Gives every channel of a convolution's output all 256 codes: the filters and
 /// biases give y / step + zero point, and a product and a sum behind give y.
 void EqualizeActivations::levelOutput(Product &product,
-                                      const ActivationRange &range) {
+                                      const OutputLevels &levels) {
   Filter &filter = *product.filter;
   NodeOp node = product.node;
-  bool positive = static_cast<bool>(getOnlyRelu(node.getResult(0)));
-  SmallVector<Range> channels(range.min.size());
-  Range whole;
-  for (auto [channel, low, high] : llvm::zip(channels, range.min, range.max)) {
-    channel.include(positive ? 0 : low, high);
-    whole.include(channel.low, channel.high);
-  }
   OpBuilder builder(node.getContext());
+  const Factors &steps = levels.steps, &zeros = levels.zeros;
   double gain = 0;
-  Factors steps(channels.size()), zeros(channels.size());
-  for (auto [i, channel] : llvm::enumerate(channels)) {
-    // A channel that is always 0 may have any step.
-    steps[i] = std::max(channel.getStep(), 1e-4 * whole.getStep());
-    zeros[i] = std::nearbyint(-channel.low / steps[i]);
-    double ratio = whole.getStep() / steps[i];
-    gain += std::min(ratio * ratio, 1e4) / static_cast<double>(channels.size());
+  for (double step : steps) {
+    double ratio = levels.whole.getStep() / step;
+    gain += ratio * ratio / static_cast<double>(steps.size());
   }
-  if (channels.size() != filter.getOutputs() || gain <= kWorthwhile ||
-      !(whole.getStep() > 0)) {
+  if (gain <= kWorthwhile) {
     node->setAttr(kOutputRangeAttrName,
-                  makeRange(builder, whole.low, whole.high));
+                  makeRange(builder, levels.whole.low, levels.whole.high));
     return;
   }
   ++numOutputs;
@@ -310,8 +342,8 @@ void EqualizeActivations::levelOutput(Product &product,
   double common = sameZero ? zeros.front() : std::nearbyint(kSteps / 2);
   filter.forEach(
       [&](size_t output, size_t, double &weight) { weight /= steps[output]; });
-  Factors shift(channels.size());
-  for (size_t i = 0; i < channels.size(); ++i) {
+  Factors shift(steps.size());
+  for (size_t i = 0; i < steps.size(); ++i) {
     filter.bias[i] = filter.bias[i] / steps[i] + zeros[i] - common;
     shift[i] = (common - zeros[i]) * steps[i];
   }
@@ -320,23 +352,83 @@ void EqualizeActivations::levelOutput(Product &product,
   std::string name = node.getOutputName(0).str();
   node.setOutputsAttr(builder.getStrArrayAttr({name + "_levels"}));
   builder.setInsertionPointAfter(node);
-  Value levels = node.getResult(0);
-  auto type = getFloatTensor(levels);
+  Value result = node.getResult(0);
+  auto type = getFloatTensor(result);
   NodeOp scaled = makeNode(
       builder, "Mul", sameZero ? name : name + "_unshifted",
-      {levels, makeFactors(builder, name + "_step", type, steps)}, type);
+      {result, makeFactors(builder, name + "_step", type, steps)}, type);
   NodeOp last = scaled;
   if (!sameZero)
     last = makeNode(builder, "Add", name,
                     {scaled.getResult(0),
                      makeFactors(builder, name + "_offset", type, shift)},
                     type);
-  levels.replaceAllUsesExcept(last.getResult(0), scaled);
+  result.replaceAllUsesExcept(last.getResult(0), scaled);
 }
 
 //===----------------------------------------------------------------------===//
 // The pass
 //===----------------------------------------------------------------------===//
+
+/// Notes what the outputs are on average, to compare rounded weights with.
+static void noteMeans(Product &product, const ActivationRange &range,
+                      const Factors &factors) {
+  if (range.mean.size() != product.inputs)
+    return;
+  std::vector<float> means(product.inputs);
+  for (size_t i = 0; i < means.size(); ++i)
+    means[i] = static_cast<float>(range.mean[i] / getFactor(factors, i));
+  Factors expected(product.outputs, 0);
+  product.forEach([&](size_t output, size_t input, double &weight) {
+    expected[output] += weight * means[input];
+  });
+  std::vector<float> sums(expected.begin(), expected.end());
+  Builder builder(product.node.getContext());
+  product.node->setAttr(kInputMeansAttrName,
+                        builder.getDenseF32ArrayAttr(means));
+  product.node->setAttr(kMeanProductsAttrName,
+                        builder.getDenseF32ArrayAttr(sums));
+}
+
+void EqualizeActivations::equalizeConvolution(Product &product,
+                                              const ActivationRange &input,
+                                              const ActivationRange &output) {
+  NodeOp node = product.node;
+  OutputLevels levels = getOutputLevels(node, output);
+  bool fits = output.min.size() == product.outputs &&
+              input.min.size() == product.inputs;
+  Factors factors{1};
+  if (fits && !isVector(node.getInputs()[0]) && levels.whole.getStep() > 0 &&
+      !isTooCoarse(levels, output)) {
+    factors = chooseFactors(product, input);
+    Range range = divideInput(product, input, factors);
+    Builder builder(node.getContext());
+    node->setAttr(kInputRangeAttrName,
+                  makeRange(builder, range.low, range.high));
+    levelOutput(product, levels);
+  }
+  noteMeans(product, input, factors);
+  product.filter->write();
+}
+
+void EqualizeActivations::equalizeMatrix(Product &product,
+                                         const ActivationRange &input) {
+  NodeOp node = product.node;
+  Factors factors = chooseFactors(product, input);
+  Range range = divideInput(product, input, factors);
+  OpBuilder builder(node);
+  node->setAttr(kInputRangeAttrName, makeRange(builder, range.low, range.high));
+  if (factors.size() == 1)
+    return;
+  std::vector<float> numbers(product.matrix.begin(), product.matrix.end());
+  Value old = node.getInputs()[1];
+  auto constant = old.getDefiningOp<ConstantOp>();
+  std::string name =
+      constant ? constant.getName().str() : node.getDisplayName() + "_weight";
+  node.getInputsMutable()[1].set(
+      makeFloats(builder, name, getFloatTensor(old).getShape(), numbers));
+  old.getDefiningOp()->erase();
+}
 
 void EqualizeActivations::equalize(NodeOp node) {
   auto product = readProduct(node);
@@ -344,43 +436,12 @@ void EqualizeActivations::equalize(NodeOp node) {
     return;
   auto input = ranges.find(getValueName(node.getInputs()[0]));
   auto output = ranges.find(node.getOutputName(0));
-  if (input == ranges.end() || (product->filter && output == ranges.end()))
+  if (input == ranges.end())
     return;
-  const ActivationRange &range = input->second;
-  Factors factors = chooseFactors(*product, range);
-  Range inputRange = divideInput(*product, range, factors);
-  OpBuilder builder(node);
-  node->setAttr(kInputRangeAttrName,
-                makeRange(builder, inputRange.low, inputRange.high));
-  if (!product->filter) {
-    if (factors.size() > 1) {
-      std::vector<float> numbers(product->matrix.begin(),
-                                 product->matrix.end());
-      Value old = node.getInputs()[1];
-      auto constant = old.getDefiningOp<ConstantOp>();
-      std::string name = constant ? constant.getName().str()
-                                  : node.getDisplayName() + "_weight";
-      node.getInputsMutable()[1].set(
-          makeFloats(builder, name, getFloatTensor(old).getShape(), numbers));
-      old.getDefiningOp()->erase();
-    }
-    return;
-  }
-  levelOutput(*product, output->second);
-  // What the outputs are on average, to compare rounded weights with.
-  if (range.mean.size() == product->inputs) {
-    std::vector<float> means(product->inputs);
-    for (size_t i = 0; i < means.size(); ++i)
-      means[i] = static_cast<float>(range.mean[i] / getFactor(factors, i));
-    Factors expected(product->outputs, 0);
-    product->forEach([&](size_t output, size_t input, double &weight) {
-      expected[output] += weight * means[input];
-    });
-    std::vector<float> sums(expected.begin(), expected.end());
-    node->setAttr(kInputMeansAttrName, builder.getDenseF32ArrayAttr(means));
-    node->setAttr(kMeanProductsAttrName, builder.getDenseF32ArrayAttr(sums));
-  }
-  product->filter->write();
+  if (!product->filter)
+    equalizeMatrix(*product, input->second);
+  else if (output != ranges.end())
+    equalizeConvolution(*product, input->second, output->second);
 }
 
 void EqualizeActivations::runOnOperation() {
