@@ -20,8 +20,18 @@ namespace nibble {
 
 using namespace mlir;
 
+/// A loop, or a choice between loops of which one is parallel, without results.
+static bool isOutlined(Operation &op) {
+  if (op.getNumResults() > 0)
+    return false;
+  return isa<scf::ForOp, scf::ParallelOp>(op) ||
+         (isa<scf::IfOp>(op) && op.walk([](scf::ParallelOp) {
+                                    return WalkResult::interrupt();
+                                  }).wasInterrupted());
+}
+
 /// What a loop reads from outside, in order of its first use.
-static SetVector<Value> getCaptures(scf::ForOp loop) {
+static SetVector<Value> getCaptures(Operation *loop) {
   SetVector<Value> captures(loop->operand_begin(), loop->operand_end());
   getUsedValuesDefinedAbove(loop->getRegions(), captures);
   return captures;
@@ -35,10 +45,10 @@ static bool isCheapConstant(Value value) {
 
 /// A function of what `loop` does, which moves into it: of its captures, those
 /// in `arguments`; copies of `constants` are inside.
-static func::FuncOp moveIntoFunction(scf::ForOp loop, ArrayRef<Value> arguments,
+static func::FuncOp moveIntoFunction(Operation *loop, ArrayRef<Value> arguments,
                                      ArrayRef<Value> constants) {
-  Location loc = loop.getLoc();
-  OpBuilder builder(loop.getContext());
+  Location loc = loop->getLoc();
+  OpBuilder builder(loop->getContext());
   auto type =
       builder.getFunctionType(ValueRange(arguments).getTypes(), TypeRange());
   auto function = func::FuncOp::create(loc, "main_loop", type);
@@ -66,20 +76,20 @@ struct OutlineLoops : nibble::impl::OutlineLoopsBase<OutlineLoops> {
     auto main = getOperation().lookupSymbol<func::FuncOp>("main");
     if (!main || main.isExternal())
       return;
-    SmallVector<scf::ForOp> loops;
+    SmallVector<Operation *> loops;
     for (Block &block : main.getBody())
-      for (auto loop : block.getOps<scf::ForOp>())
-        if (loop->getNumResults() == 0)
-          loops.push_back(loop);
+      for (Operation &op : block)
+        if (isOutlined(op))
+          loops.push_back(&op);
     SymbolTable symbols(getOperation());
     // By their text, in which they all have the same name.
     llvm::StringMap<func::FuncOp> functions;
-    for (scf::ForOp loop : loops) {
+    for (Operation *loop : loops) {
       SmallVector<Value> arguments, constants;
       for (Value value : getCaptures(loop))
         (isCheapConstant(value) ? constants : arguments).push_back(value);
       OpBuilder builder(loop->getNextNode());
-      Location loc = loop.getLoc();
+      Location loc = loop->getLoc();
       func::FuncOp function = moveIntoFunction(loop, arguments, constants);
       std::string text;
       llvm::raw_string_ostream os(text);

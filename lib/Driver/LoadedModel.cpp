@@ -106,7 +106,7 @@ LoadedModel::run(ArrayRef<NpyArray> arrays) const {
   for (auto [value, tensor] : llvm::zip_equal(outputs, tensors)) {
     NpyArray array;
     array.name = value.name;
-    array.kind = getNumpyKind(value.dtype);
+    array.kind = getNumpyKind(value.dtype.code, value.dtype.bits);
     array.shape.assign(tensor.shape, tensor.shape + tensor.ndim);
     size_t size = (tensor.dtype.bits + 7) / 8;
     for (int64_t extent : array.shape)
@@ -272,39 +272,6 @@ std::unique_ptr<LoadedModel> nibble::loadCompiled(StringRef path,
 // Inputs
 //===----------------------------------------------------------------------===//
 
-std::string nibble::getNumpyKind(nibble_data_type type) {
-  const char *letters = "iuf V Vb";
-  char letter = type.code < 7 ? letters[type.code] : 'V';
-  if (type.code == 6)
-    letter = 'b';
-  return std::string(1, letter) + std::to_string(type.bits / 8);
-}
-
-static std::string describeKind(StringRef kind) {
-  unsigned size = 0;
-  kind.drop_front().getAsInteger(10, size);
-  std::string bits = std::to_string(8 * size);
-  switch (kind.front()) {
-  case 'i':
-    return "int" + bits;
-  case 'u':
-    return "uint" + bits;
-  case 'f':
-    return "float" + bits;
-  case 'b':
-    return "bool";
-  default:
-    return "raw" + bits;
-  }
-}
-
-std::string nibble::describeArray(StringRef kind, ArrayRef<int64_t> shape) {
-  std::string text = describeKind(kind) + "[";
-  llvm::raw_string_ostream os(text);
-  llvm::interleaveComma(shape, os);
-  return text + "]";
-}
-
 static Expected<llvm::StringMap<int64_t>>
 parseDimensions(ArrayRef<std::string> texts) {
   llvm::StringMap<int64_t> sizes;
@@ -360,7 +327,7 @@ static Expected<NpyArray> makeRandom(const nibble_value &value,
                                      uint64_t &state) {
   NpyArray array;
   array.name = value.name;
-  array.kind = getNumpyKind(value.dtype);
+  array.kind = getNumpyKind(value.dtype.code, value.dtype.bits);
   uint64_t bytes = value.dtype.bits / 8;
   for (int32_t axis = 0; axis < value.ndim; ++axis) {
     int64_t size = value.shape[axis];
@@ -389,7 +356,7 @@ static std::string listNames(ArrayRef<nibble_value> values) {
 
 /// Compares a given array with the input's type; the library does the rest.
 static Error checkKind(const nibble_value &value, const NpyArray &array) {
-  std::string kind = getNumpyKind(value.dtype);
+  std::string kind = getNumpyKind(value.dtype.code, value.dtype.bits);
   // Arrays of types that NumPy lacks come as raw bytes or as unsigned integers.
   bool same = array.kind == kind ||
               (kind.front() == 'V' && StringRef(array.kind).drop_front() ==
@@ -398,7 +365,7 @@ static Error checkKind(const nibble_value &value, const NpyArray &array) {
     return Error::success();
   return makeError("input '" + array.name + "' is " +
                    describeArray(array.kind, array.shape) +
-                   ", and the model takes " + describeKind(kind));
+                   ", and the model takes " + describeNumpyKind(kind));
 }
 
 Expected<std::vector<NpyArray>>

@@ -111,12 +111,6 @@ std::optional<PreparedRun> prepareRun(llvm::StringRef path,
                                       const CacheOptions &options,
                                       const InputArguments &arguments);
 
-/// "f4", as NumPy has it; types that it lacks are raw bytes ("V2").
-std::string getNumpyKind(nibble_data_type type);
-
-/// "float32[2, 3]", for a message.
-std::string describeArray(llvm::StringRef kind, llvm::ArrayRef<int64_t> shape);
-
 } // namespace nibble
 
 #endif // NIBBLE_LIB_DRIVER_LOADEDMODEL_H

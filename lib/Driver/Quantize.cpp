@@ -4,13 +4,17 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Compile.h"
 #include "Session.h"
 #include "StageFolder.h"
 #include "Verify.h"
+#include "nibble/Calibration/Calibrate.h"
 #include "nibble/Conversion/NibbleToOnnx.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
+#include "nibble/Dialect/Nibble/Transforms/QuantizeConstant.h"
 #include "nibble/Dialect/Nibble/Transforms/Round.h"
 #include "nibble/Driver/Driver.h"
+#include "nibble/Numerics/RecipeQuantizer.h"
 #include "nibble/Pipelines/Pipelines.h"
 #include "nibble/Report/ModelReport.h"
 #include "nibble/Support/Progress.h"
@@ -34,7 +38,10 @@ public:
 
 private:
   LogicalResult assign(ModuleOp module);
+  LogicalResult quantizeWeights(ModuleOp module);
   LogicalResult round(ModuleOp module);
+  LogicalResult calibrateAndQuantize(ModuleOp module);
+  int checkMethod();
   int writeChecked(ModuleOp module);
   int check(StringRef path, ModuleOp meant);
   void printPlan();
@@ -79,16 +86,81 @@ LogicalResult Quantizer::assign(ModuleOp module) {
 
 LogicalResult Quantizer::round(ModuleOp module) {
   int64_t parameters = 0;
-  for (const PlannedWeight &weight : plan.weights)
-    parameters += weight.parameters;
-  {
-    Progress progress("rounding", parameters, command.quiet);
-    auto show = [&](StringRef name, int64_t elements) {
-      progress.begin(name, elements);
-    };
-    if (failed(roundWeights(module, command.search, command.threads, show)))
-      return failure();
+  module.walk([&](onnx::ConstantOp constant) {
+    if (constant->hasAttr(kEncodingAttrName))
+      parameters += cast<ShapedType>(constant.getType()).getNumElements();
+  });
+  Progress progress("rounding", parameters, command.quiet || parameters == 0);
+  auto show = [&](StringRef name, int64_t elements) {
+    progress.begin(name, elements);
+  };
+  return failure(
+      failed(roundWeights(module, command.search, command.threads, show)));
+}
+
+/// `method` with its defaults.
+static std::string getMethod(const QuantizeCommand &command) {
+  if (!command.method.empty())
+    return command.method;
+  return command.calibration.empty() ? "round" : "auto";
+}
+
+static RecipeOptions getRecipe(const QuantizeCommand &command) {
+  RecipeOptions recipe;
+  recipe.damping.damping = command.damping;
+  if (getMethod(command) == "gptq") {
+    recipe.scales = ScaleObjective::MinMax;
+    recipe.rounds = 0;
   }
+  return recipe;
+}
+
+LogicalResult Quantizer::calibrateAndQuantize(ModuleOp module) {
+  FailureOr<ModelInterface> interface = readInterface(module);
+  if (failed(interface))
+    return failure();
+  auto data =
+      CalibrationData::open(command.calibration, *interface, command.samples);
+  if (!data) {
+    fail(llvm::toString(data.takeError()));
+    return failure();
+  }
+  addPipelineDialects(session.getContext());
+  RecipeQuantizer quantizer(getRecipe(command));
+  // A sample of a part and a weight count alike; the parts are not known yet.
+  Progress progress("quantizing", plan.weights.size(), command.quiet);
+  auto rewrite = [&](ArrayRef<CalibratedWeight> weights,
+                     const SegmentStatistics &statistics) -> LogicalResult {
+    std::map<std::string, std::shared_ptr<const InputHessian>> hessians;
+    for (CalibratedWeight weight : weights) {
+      WeightStatistics known;
+      if (auto it = statistics.find(weight.probe); it != statistics.end()) {
+        auto &hessian = hessians[weight.probe];
+        if (!hessian)
+          hessian = std::make_shared<InputHessian>(it->second.mean(),
+                                                   it->second.rows());
+        known.hessian = hessian;
+      }
+      progress.begin(weight.constant.getName(), 1);
+      if (failed(quantizeConstant(weight.constant, quantizer, known,
+                                  command.threads)))
+        return failure();
+    }
+    return success();
+  };
+  CalibrationOptions options;
+  options.sequential = command.sequential;
+  options.threads = command.threads;
+  CalibrationEvents events;
+  events.rewrite = rewrite;
+  return calibrate(module, *data, options, events);
+}
+
+LogicalResult Quantizer::quantizeWeights(ModuleOp module) {
+  if (getMethod(command) != "round" && failed(calibrateAndQuantize(module)))
+    return failure();
+  if (failed(round(module)))
+    return failure();
   plan = collectPlan(module);
   PassManager passes(&session.getContext(), ModuleOp::getOperationName());
   ConvertNibbleToOnnxOptions options;
@@ -247,11 +319,21 @@ int Quantizer::reportNothing() {
 // The run
 //===----------------------------------------------------------------------===//
 
+int Quantizer::checkMethod() {
+  if (getMethod(command) == "round" || !command.calibration.empty())
+    return ExitSuccess;
+  return fail("--method " + getMethod(command) +
+              " looks at what the layers compute; give --calib DATA.npz, whose "
+              "arrays are called as the model's inputs");
+}
+
 int Quantizer::run() {
   bool same = false;
   if (!llvm::sys::fs::equivalent(command.input, command.output, same) && same)
     return fail("'" + command.output +
                 "' is the input; choose another name for the output");
+  if (int code = checkMethod())
+    return code;
   OwningOpRef<ModuleOp> module =
       loadModel(command.input, &session.getContext());
   if (!module)
@@ -266,7 +348,7 @@ int Quantizer::run() {
     command.json ? printJSON("dry run") : printPlan();
     return ExitSuccess;
   }
-  if (failed(round(*module)))
+  if (failed(quantizeWeights(*module)))
     return ExitFailure;
   if (int code = writeChecked(*module))
     return code;

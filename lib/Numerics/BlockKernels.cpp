@@ -5,106 +5,11 @@
 //===----------------------------------------------------------------------===//
 
 #include "BlockKernels.h"
-#include "FloatBits.h"
-
-#include <cstring>
-
-// The same source for each instruction set, chosen when the program starts. The
-// sanitizers come too late for that mechanism (ifunc), so there is one version.
-#if defined(__SANITIZE_ADDRESS__)
-#define NIBBLE_SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define NIBBLE_SANITIZED 1
-#endif
-#endif
-#if defined(__x86_64__) && defined(__linux__) && !defined(NIBBLE_SANITIZED)
-#define NIBBLE_EACH_ISA                                                        \
-  __attribute__((target_clones("default", "avx2", "avx512f")))
-#else
-#define NIBBLE_EACH_ISA
-#endif
-#define NIBBLE_INLINE inline __attribute__((always_inline))
+#include "Coders.h"
 
 using namespace nibble;
 
 namespace {
-
-// Vectors of all lanes; the compiler splits them into the registers there are.
-// They never cross a call by value, whose convention depends on the registers.
-using Floats = float __attribute__((vector_size(4 * lanes)));
-using Ints = int32_t __attribute__((vector_size(4 * lanes)));
-using Unsigneds = uint32_t __attribute__((vector_size(4 * lanes)));
-using Bytes = uint8_t __attribute__((vector_size(lanes)));
-using Doubles = double __attribute__((vector_size(8 * lanes)));
-
-/// Adding and subtracting 1.5 * 2^23 rounds to an integer, half to even, on any
-/// machine; valid for |x| <= 2^22, so after the clamp.
-constexpr float roundingConstant = 12582912.0f;
-
-struct IntegerCoder {
-  NIBBLE_INLINE IntegerCoder(const Coding &, const Grid &grid) {
-    std::memcpy(&zero, grid.zero, sizeof(zero));
-    std::memcpy(&low, grid.low, sizeof(low));
-    std::memcpy(&high, grid.high, sizeof(high));
-  }
-  NIBBLE_INLINE void round(const Floats &x, Floats &value) const {
-    Floats clamped = x < low ? low : x;
-    clamped = clamped > high ? high : clamped;
-    value = (clamped + roundingConstant) - roundingConstant;
-  }
-  NIBBLE_INLINE void encode(const Floats &x, Floats &value, Ints &code) const {
-    round(x, value);
-    code = __builtin_convertvector(value + zero, Ints);
-  }
-
-  Floats zero, low, high;
-};
-
-struct CodeBookCoder {
-  NIBBLE_INLINE CodeBookCoder(const Coding &coding, const Grid &)
-      : book(coding.sorted) {}
-  NIBBLE_INLINE void find(const Floats &x, Ints &index) const {
-    index = Ints{};
-    for (float threshold : book.thresholds)
-      index -= x > threshold; // a true lane is -1
-  }
-  NIBBLE_INLINE void round(const Floats &x, Floats &value) const {
-    Ints index;
-    find(x, index);
-    for (size_t lane = 0; lane < lanes; ++lane)
-      value[lane] = book.values[static_cast<size_t>(index[lane])];
-  }
-  NIBBLE_INLINE void encode(const Floats &x, Floats &value, Ints &code) const {
-    Ints index;
-    find(x, index);
-    for (size_t lane = 0; lane < lanes; ++lane) {
-      value[lane] = book.values[static_cast<size_t>(index[lane])];
-      code[lane] = book.codes[static_cast<size_t>(index[lane])];
-    }
-  }
-
-  const SortedCodeBook &book;
-};
-
-struct FloatCoder {
-  NIBBLE_INLINE FloatCoder(const Coding &coding, const Grid &)
-      : coding(coding) {}
-  NIBBLE_INLINE void round(const Floats &x, Floats &value) const {
-    Ints code;
-    encode(x, value, code);
-  }
-  NIBBLE_INLINE void encode(const Floats &x, Floats &value, Ints &code) const {
-    for (size_t lane = 0; lane < lanes; ++lane) {
-      uint32_t bits =
-          encodeFloat(coding.floatFormat, x[lane], Overflow::Saturate);
-      code[lane] = static_cast<int32_t>(bits);
-      value[lane] = coding.values[bits];
-    }
-  }
-
-  const Coding &coding;
-};
 
 template <typename Coder>
 NIBBLE_INLINE void sumErrorsWith(const Coding &coding, const Grid &grid,
@@ -147,6 +52,21 @@ NIBBLE_INLINE void sumMomentsWith(const Coding &coding, const Grid &grid,
   }
   std::memcpy(numerators, &numerator, sizeof(numerator));
   std::memcpy(denominators, &denominator, sizeof(denominator));
+}
+
+template <typename Coder>
+NIBBLE_INLINE void roundTileWith(const Coding &coding, const Grid &grid,
+                                 const float *tile, size_t steps, float *values,
+                                 size_t stride) {
+  Coder coder(coding, grid);
+  Floats scale;
+  std::memcpy(&scale, grid.scale, sizeof(scale));
+  for (size_t step = 0; step < steps; ++step) {
+    Floats w, value;
+    std::memcpy(&w, tile + step * lanes, sizeof(w));
+    coder.round(w / scale, value);
+    std::memcpy(values + step * stride, &value, sizeof(value));
+  }
 }
 
 template <typename Coder>
@@ -239,6 +159,17 @@ void sumMoments(const Coding &coding, const Grid &grid, const float *tile,
   else
     sumMomentsWith<IntegerCoder>(coding, grid, tile, weights, steps, numerators,
                                  denominators);
+}
+
+NIBBLE_EACH_ISA
+void roundTile(const Coding &coding, const Grid &grid, const float *tile,
+               size_t steps, float *values, size_t stride) {
+  if (coding.kind == StorageKind::Float)
+    roundTileWith<FloatCoder>(coding, grid, tile, steps, values, stride);
+  else if (coding.kind == StorageKind::CodeBook)
+    roundTileWith<CodeBookCoder>(coding, grid, tile, steps, values, stride);
+  else
+    roundTileWith<IntegerCoder>(coding, grid, tile, steps, values, stride);
 }
 
 NIBBLE_EACH_ISA

@@ -66,6 +66,10 @@ void sumMoments(const Coding &coding, const Grid &grid, const float *tile,
                 const float *weights, size_t steps, double *numerators,
                 double *denominators);
 
+/// The code values less the zero points; `stride` floats from step to step.
+void roundTile(const Coding &coding, const Grid &grid, const float *tile,
+               size_t steps, float *values, size_t stride);
+
 /// The codes, [steps][lanes], and the sums of (w - dequantized)^2 and w^2.
 /// `valid` is a tile of ones, and zeros where an element is padding; null for
 /// all ones.

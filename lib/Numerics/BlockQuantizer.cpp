@@ -5,13 +5,14 @@
 //===----------------------------------------------------------------------===//
 
 #include "nibble/Numerics/BlockQuantizer.h"
-#include "BlockKernels.h"
+#include "BlockHessianEvaluator.h"
 #include "FloatBits.h"
 #include "nibble/Numerics/Parallel.h"
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <memory>
 
 using namespace nibble;
 
@@ -20,240 +21,6 @@ using namespace nibble;
 static constexpr size_t chunkElements = 1 << 16;
 /// Elements that a thread takes at a time.
 static constexpr size_t grainElements = 1 << 15;
-
-/// 1.5 * 2^52: rounds doubles below 2^51 to integers, half to even.
-static constexpr double roundingConstant = 6755399441055744.0;
-
-static double roundToInteger(double x) {
-  return (x + roundingConstant) - roundingConstant;
-}
-
-//===----------------------------------------------------------------------===//
-// Scales and zero points
-//===----------------------------------------------------------------------===//
-
-namespace {
-
-/// What the options say about scales and zero points, worked out once.
-struct ScaleRules {
-  ScaleRules(const BlockQuantizerOptions &options, const Coding &coding);
-
-  FloatFormat format;
-  bool isInteger;
-  bool isAsymmetric;
-  bool isSigned;
-  double qmin, qmax;
-  /// What a symmetric block's largest magnitude is divided by: 2^(bits-1) or
-  /// the largest value of a float or code book.
-  double span;
-  double limit;
-  float tiny;
-};
-
-/// Scales of all lanes before they are made representable.
-using RawScales = std::array<double, lanes>;
-
-} // namespace
-
-/// The least k >= 0 with 2^k >= x.
-static int ceilLog2(double x) {
-  int k = 0;
-  while (std::ldexp(1.0, k) < x)
-    ++k;
-  return k;
-}
-
-ScaleRules::ScaleRules(const BlockQuantizerOptions &options,
-                       const Coding &coding)
-    : format(options.scaleFormat), isInteger(options.storage.isInteger()),
-      isAsymmetric(isInteger && !options.symmetric),
-      isSigned(format != FloatFormat::F8E8M0FNU), qmin(coding.qmin),
-      qmax(coding.qmax),
-      span(static_cast<double>(largestMagnitude(options.storage))),
-      limit(static_cast<double>(largestFinite(format))),
-      tiny(smallestPositive(format)) {
-  if (format != FloatFormat::F16)
-    limit = std::ldexp(limit, -ceilLog2(isAsymmetric ? qmax - qmin : span));
-}
-
-/// The power of two at or above `x` > 0 that f8E8M0FNU has.
-static float roundUpToPowerOfTwo(double x) {
-  int exponent;
-  if (std::frexp(x, &exponent) == 0.5)
-    --exponent;
-  return std::ldexp(1.0f, std::max(exponent, -127));
-}
-
-/// Makes `raw` representable: see BlockQuantizerOptions::scaleFormat.
-static void finishScales(const ScaleRules &rules, const Range &range,
-                         const RawScales &raw, float *scales) {
-  for (size_t lane = 0; lane < lanes; ++lane)
-    scales[lane] = static_cast<float>(
-        std::min(std::max(raw[lane], -rules.limit), rules.limit));
-  switch (rules.format) {
-  case FloatFormat::F16:
-    for (size_t lane = 0; lane < lanes; ++lane)
-      scales[lane] = decodeF16(encodeF16(scales[lane], 0x7bff));
-    break;
-  case FloatFormat::BF16:
-    for (size_t lane = 0; lane < lanes; ++lane)
-      scales[lane] = decodeBF16(encodeBF16(scales[lane], 0x7f7f));
-    break;
-  case FloatFormat::F8E8M0FNU:
-    for (size_t lane = 0; lane < lanes; ++lane)
-      scales[lane] = raw[lane] > 0
-                         ? roundUpToPowerOfTwo(std::min(raw[lane], rules.limit))
-                         : rules.tiny;
-    break;
-  default:
-    break;
-  }
-  for (size_t lane = 0; lane < lanes; ++lane) {
-    float tiny = raw[lane] < 0 ? -rules.tiny : rules.tiny;
-    float scale = scales[lane] == 0 ? tiny : scales[lane];
-    bool isZero = range.low[lane] == 0 && range.high[lane] == 0;
-    scales[lane] = isZero ? 1.0f : scale;
-  }
-}
-
-/// Fills in the zero points, rounded and clamped, and the clamp that follows.
-static void finishZeroPoints(const ScaleRules &rules, const RawScales &zeros,
-                             Grid &grid) {
-  for (size_t lane = 0; lane < lanes; ++lane) {
-    double zero = 0;
-    if (rules.isAsymmetric)
-      zero = roundToInteger(
-          std::min(std::max(zeros[lane], rules.qmin), rules.qmax));
-    grid.zero[lane] = static_cast<float>(zero);
-    grid.low[lane] = static_cast<float>(rules.qmin - zero);
-    grid.high[lane] = static_cast<float>(rules.qmax - zero);
-  }
-}
-
-static Grid minMaxGrid(const ScaleRules &rules, const Range &range) {
-  RawScales raw, zeros = {};
-  for (size_t lane = 0; lane < lanes; ++lane) {
-    double low = range.low[lane], high = range.high[lane];
-    if (rules.isAsymmetric)
-      raw[lane] = (high - low) / (rules.qmax - rules.qmin);
-    else if (!rules.isInteger)
-      raw[lane] = std::max(high, -low) / rules.span;
-    else if (rules.isSigned)
-      raw[lane] = -(high > -low ? high : low) / rules.span;
-    else
-      raw[lane] = std::max(high / rules.qmax, low / rules.qmin);
-  }
-  Grid grid;
-  finishScales(rules, range, raw, grid.scale);
-  for (size_t lane = 0; lane < lanes; ++lane)
-    zeros[lane] = rules.qmin - static_cast<double>(range.low[lane]) /
-                                   static_cast<double>(grid.scale[lane]);
-  finishZeroPoints(rules, zeros, grid);
-  return grid;
-}
-
-//===----------------------------------------------------------------------===//
-// The search for the least squared error
-//===----------------------------------------------------------------------===//
-
-/// The candidates after MinMax: step 2 of ScaleSearch::LeastSquares.
-static std::vector<Grid> searchGrids(const ScaleRules &rules,
-                                     const Range &range) {
-  const int symmetricFactors = 20, asymmetricFactors = 11;
-  std::vector<Grid> grids;
-  RawScales raw, zeros = {};
-  auto add = [&] {
-    Grid grid;
-    finishScales(rules, range, raw, grid.scale);
-    finishZeroPoints(rules, zeros, grid);
-    grids.push_back(grid);
-  };
-
-  if (!rules.isAsymmetric) {
-    for (int i = 0; i < symmetricFactors; ++i)
-      for (double sign : {1.0, -1.0}) {
-        if (sign < 0 && !(rules.isInteger && rules.isSigned))
-          continue;
-        double factor = sign * (1.15 - 0.65 * i / (symmetricFactors - 1));
-        for (size_t lane = 0; lane < lanes; ++lane)
-          raw[lane] = factor *
-                      std::max<double>(range.high[lane], -range.low[lane]) /
-                      rules.span;
-        add();
-      }
-    return grids;
-  }
-
-  double steps = rules.qmax - rules.qmin;
-  for (int i = 0; i < asymmetricFactors; ++i)
-    for (double shift : {0.0, -1.0, 1.0}) {
-      double factor = 1.0 - 0.5 * i / (asymmetricFactors - 1);
-      for (size_t lane = 0; lane < lanes; ++lane) {
-        double low = range.low[lane], width = range.high[lane] - low;
-        raw[lane] = factor * width / steps;
-        double zero =
-            width == 0 ? rules.qmin : rules.qmin - low * steps / width;
-        zeros[lane] = roundToInteger(zero) + shift;
-      }
-      add();
-    }
-  return grids;
-}
-
-namespace {
-
-/// What the search needs to know about the data: for each lane the error of a
-/// grid and the sums of the closed-form fit.
-class Evaluator {
-public:
-  virtual ~Evaluator() = default;
-  /// errors[i * lanes + lane] for grids[i].
-  virtual void errors(const std::vector<Grid> &grids,
-                      std::vector<double> &errors) = 0;
-  virtual void moments(const Grid &grid, double *numerators,
-                       double *denominators) = 0;
-};
-
-} // namespace
-
-static void copyLane(const Grid &from, Grid &to, size_t lane) {
-  to.scale[lane] = from.scale[lane];
-  to.zero[lane] = from.zero[lane];
-  to.low[lane] = from.low[lane];
-  to.high[lane] = from.high[lane];
-}
-
-static Grid leastSquaresGrid(const ScaleRules &rules, const Range &range,
-                             Evaluator &evaluator) {
-  Grid best = minMaxGrid(rules, range);
-  std::vector<double> bestErrors, errors;
-  evaluator.errors({best}, bestErrors);
-  auto keepBetter = [&](const std::vector<Grid> &grids) {
-    evaluator.errors(grids, errors);
-    for (size_t i = 0; i < grids.size(); ++i)
-      for (size_t lane = 0; lane < lanes; ++lane)
-        if (errors[i * lanes + lane] < bestErrors[lane]) {
-          bestErrors[lane] = errors[i * lanes + lane];
-          copyLane(grids[i], best, lane);
-        }
-  };
-  keepBetter(searchGrids(rules, range));
-
-  for (int repeat = 0; repeat < 2; ++repeat) {
-    RawScales numerators, denominators, raw;
-    evaluator.moments(best, numerators.data(), denominators.data());
-    for (size_t lane = 0; lane < lanes; ++lane) {
-      double fit = numerators[lane] / denominators[lane];
-      // No code but zeros, or all weights zero: there is nothing to fit.
-      bool fits = denominators[lane] > 0 && fit != 0 && std::isfinite(fit);
-      raw[lane] = fits ? fit : best.scale[lane];
-    }
-    Grid refit = best;
-    finishScales(rules, range, raw, refit.scale);
-    keepBetter({refit});
-  }
-  return best;
-}
 
 //===----------------------------------------------------------------------===//
 // From the matrix to tiles and back
@@ -538,6 +305,18 @@ private:
 
 } // namespace
 
+static std::unique_ptr<Evaluator>
+makeEvaluator(const Job &job, const BlockQuantizerOptions &options,
+              const Coding &coding, const BlockTile &tile, Buffers &buffers) {
+  if (options.hessian)
+    return std::make_unique<BlockHessianEvaluator>(
+        coding, buffers.tile,
+        options.hessian + tile.firstRow * (job.matrix.rows + 1),
+        job.matrix.rows);
+  gatherWeights(job, tile, buffers);
+  return std::make_unique<TileEvaluator>(coding, buffers);
+}
+
 /// False if there is a NaN or an infinity.
 static bool quantizeTile(const Job &job, const BlockQuantizerOptions &options,
                          const Coding &coding, const ScaleRules &rules,
@@ -558,9 +337,9 @@ static bool quantizeTile(const Job &job, const BlockQuantizerOptions &options,
   } else if (job.search == ScaleSearch::MinMax) {
     grid = minMaxGrid(rules, range);
   } else {
-    gatherWeights(job, tile, buffers);
-    TileEvaluator evaluator(coding, buffers);
-    grid = leastSquaresGrid(rules, range, evaluator);
+    std::unique_ptr<Evaluator> evaluator =
+        makeEvaluator(job, options, coding, tile, buffers);
+    grid = leastSquaresGrid(rules, range, *evaluator);
   }
   if (!job.isGridGiven)
     for (size_t lane = 0; lane < tile.usedLanes; ++lane)
@@ -775,6 +554,11 @@ static std::optional<Failure> checkStorage(const StorageFormat &storage) {
   return std::nullopt;
 }
 
+/// 0 becomes the extent, and nothing is larger than it, or smaller than 1.
+static size_t resolveExtent(size_t block, size_t extent) {
+  return std::max<size_t>(1, block == 0 ? extent : std::min(block, extent));
+}
+
 static std::optional<Failure>
 checkOptions(const MatrixView &matrix, const BlockQuantizerOptions &options) {
   if (auto failure = checkStorage(options.storage))
@@ -793,6 +577,13 @@ checkOptions(const MatrixView &matrix, const BlockQuantizerOptions &options) {
     return Failure{"a scale is f32, f16, bf16 or f8E8M0FNU, not " +
                    std::string(getInfo(options.scaleFormat).name)};
   }
+  size_t rows = resolveExtent(options.block.rows, matrix.rows);
+  if (options.hessian && (resolveExtent(options.block.cols, matrix.cols) != 1 ||
+                          rows > BlockQuantizerOptions::largestHessianBlock))
+    return Failure{"a search under the Hessian needs blocks of one column and "
+                   "at most " +
+                   std::to_string(BlockQuantizerOptions::largestHessianBlock) +
+                   " rows"};
   for (size_t row = 0; options.rowWeights && row < matrix.rows; ++row)
     if (!(options.rowWeights[row] >= 0 &&
           std::isfinite(options.rowWeights[row])))
@@ -852,11 +643,6 @@ static std::optional<Failure> run(const MatrixView &matrix,
   result.squaredError = losses.error;
   result.squaredNorm = losses.norm;
   return std::nullopt;
-}
-
-/// 0 becomes the extent, and nothing is larger than it, or smaller than 1.
-static size_t resolveExtent(size_t block, size_t extent) {
-  return std::max<size_t>(1, block == 0 ? extent : std::min(block, extent));
 }
 
 Result<QuantizedMatrix>

@@ -10,11 +10,16 @@ using namespace nibble;
 
 WeightQuantizer::~WeightQuantizer() = default;
 
-Result<QuantizedMatrix>
+Result<QuantizedWeight>
 RoundingQuantizer::quantize(const MatrixView &weight,
                             const WeightStatistics &statistics,
                             const Scheme &scheme, unsigned threads) const {
-  const std::vector<float> &squares = statistics.inputSquares;
+  std::vector<float> squares = statistics.inputSquares;
+  if (statistics.hessian) {
+    squares.resize(statistics.hessian->size());
+    for (size_t i = 0; i < squares.size(); ++i)
+      squares[i] = static_cast<float>(statistics.hessian->diagonal(i));
+  }
   if (!squares.empty() && squares.size() != weight.rows)
     return Failure{"the statistics are of " + std::to_string(squares.size()) +
                    " inputs, but the weight has " +
@@ -28,5 +33,10 @@ RoundingQuantizer::quantize(const MatrixView &weight,
   options.rowWeights = squares.empty() ? nullptr : squares.data();
   options.weighByMagnitude = squares.empty();
   options.threads = threads;
-  return quantizeBlocks(weight, options);
+  Result<QuantizedMatrix> matrix = quantizeBlocks(weight, options);
+  if (!matrix)
+    return Failure{matrix.error()};
+  QuantizedWeight result;
+  result.matrix = std::move(*matrix);
+  return result;
 }

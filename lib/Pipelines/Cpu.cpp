@@ -7,6 +7,7 @@
 #include "nibble/Pipelines/Cpu.h"
 
 #include "nibble/Conversion/Passes.h"
+#include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Pipelines/Reference.h"
 
 #include "mlir/Conversion/Passes.h"
@@ -27,6 +28,8 @@ void nibble::buildCpuTensorPipeline(OpPassManager &passes,
   PackWeightsOptions pack;
   pack.compute = options.compute;
   passes.addPass(createPackWeights(pack));
+  if (options.observe)
+    passes.addPass(createNibbleCallObservers());
   passes.addPass(createLowerNibbleToReference());
   passes.addPass(createReconcileUnrealizedCastsPass());
   passes.addPass(createCanonicalizerPass());
@@ -47,6 +50,8 @@ void nibble::buildCpuLoopPipeline(OpPassManager &passes,
   kernels.target = options.target;
   passes.addPass(createLowerKernels(kernels));
   passes.addPass(createRelaxMath());
+  passes.addPass(createLowerCopies());
+  passes.addPass(createLowerLoops());
   buildLoopPipeline(passes);
   // {func, math, scf, memref, arith, vector, nibble micro-ops}
   LowerMicroOpsOptions microOps;
@@ -61,8 +66,10 @@ void nibble::buildCpuLoopPipeline(OpPassManager &passes,
 LogicalResult nibble::lowerToTensors(ModuleOp module, const CpuOptions &options,
                                      bool reference) {
   PassManager passes(module.getContext());
+  ReferenceOptions slow;
+  slow.observe = options.observe;
   if (reference)
-    buildReferenceTensorPipeline(passes, ReferenceOptions());
+    buildReferenceTensorPipeline(passes, slow);
   else
     buildCpuTensorPipeline(passes, options);
   return passes.run(module);

@@ -8,6 +8,7 @@
 
 #include "nibble/Conversion/OnnxToNibble.h"
 #include "nibble/Conversion/Passes.h"
+#include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Onnx/Transforms/Passes.h"
 
 #include "mlir/Conversion/Passes.h"
@@ -43,6 +44,8 @@ void nibble::buildReferenceTensorPipeline(OpPassManager &passes,
   buildGraphPipeline(passes);
   passes.addPass(createConvertOnnxToLinalg());
   // {func, linalg, math, scf, tensor, arith, nibble}
+  if (options.observe)
+    passes.addPass(createNibbleCallObservers());
   passes.addPass(createLowerNibbleToReference());
   passes.addPass(createReconcileUnrealizedCastsPass());
   // {func, linalg, math, scf, tensor, arith}

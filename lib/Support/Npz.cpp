@@ -372,3 +372,38 @@ Error nibble::writeNpz(StringRef path, ArrayRef<NpyArray> arrays) {
     return makeError(path, "archives of 4 GiB and more are not supported");
   return (*file)->commit();
 }
+
+//===----------------------------------------------------------------------===//
+// Types in words
+//===----------------------------------------------------------------------===//
+
+std::string nibble::getNumpyKind(uint8_t code, uint8_t bits) {
+  const char *letters = "iufVVVb";
+  char letter = code < 7 ? letters[code] : 'V';
+  return std::string(1, letter) + std::to_string(bits / 8);
+}
+
+std::string nibble::describeNumpyKind(StringRef kind) {
+  unsigned size = 0;
+  kind.drop_front().getAsInteger(10, size);
+  std::string bits = std::to_string(8 * size);
+  switch (kind.front()) {
+  case 'i':
+    return "int" + bits;
+  case 'u':
+    return "uint" + bits;
+  case 'f':
+    return "float" + bits;
+  case 'b':
+    return "bool";
+  default:
+    return "raw" + bits;
+  }
+}
+
+std::string nibble::describeArray(StringRef kind, ArrayRef<int64_t> shape) {
+  std::string text = describeNumpyKind(kind) + "[";
+  llvm::raw_string_ostream os(text);
+  llvm::interleaveComma(shape, os);
+  return text + "]";
+}

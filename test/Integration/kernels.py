@@ -85,16 +85,15 @@ def make_model(random):
     return helper.make_model(graph, opset_imports=opsets, ir_version=8), weights
 
 
-def run_guarded(model, arrays):
-    """Runs into arrays of NaN with a margin behind them."""
+def run_guarded(model, arrays, shapes):
+    """Runs into arrays of NaN of `shapes` with a margin behind them."""
     margin, guard = 64, np.float32(1e30)
     tensors = (compiled.Tensor * len(arrays))(*map(compiled.to_tensor, arrays))
-    places = [np.full(len(x) * format[1] + margin, np.nan, np.float32)
-              for x, format in zip(arrays, FORMATS)]
+    places = [np.full(np.prod(shape) + margin, np.nan, np.float32) for shape in shapes]
     results = []
-    for place, x, format in zip(places, arrays, FORMATS):
+    for place, shape in zip(places, shapes):
         place[-margin:] = guard
-        results.append(place[:-margin].reshape(len(x), format[1]))
+        results.append(place[:-margin].reshape(shape))
     outputs = (compiled.Tensor * len(results))(*map(compiled.to_tensor, results))
     model.run_tensors(tensors, outputs)
     untouched = all((place[-margin:] == guard).all() for place in places)
@@ -121,7 +120,8 @@ def check_row(checks, row, folder, path, weights, session):
             arrays = [random.standard_normal((rows, f[0]), np.float32) for f in FORMATS]
             # A row of zeros has no largest number.
             arrays[0][rows // 2] = 0
-            results, untouched = run_guarded(model, arrays)
+            results, untouched = run_guarded(model, arrays,
+                                             [(rows, f[1]) for f in FORMATS])
             checks.check(untouched, f"{row} {compute} {rows} rows: writes behind a result")
             exact = session.run(None, {f"x{i}": x for i, x in enumerate(arrays)})
             for i, (x, result) in enumerate(zip(arrays, results)):

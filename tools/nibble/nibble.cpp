@@ -78,10 +78,24 @@ static void addQuantize(CLI::App &app, int &exitCode) {
   verb->add_option(
       "--keep", command->keep,
       "Glob of weights or nodes to leave in float, may be repeated");
-  verb->add_option_function<std::string>(
-          "--method", [](const std::string &) {}, "How codes are chosen")
-      ->check(CLI::IsMember({"round"}))
-      ->default_str("round");
+  verb->add_option("--method", command->method,
+                   "How codes are chosen: auto (the best known recipe: scale "
+                   "search, GPTQ, coordinate descent and scale refits), gptq "
+                   "(plain), round (default: auto with --calib, else round)")
+      ->check(CLI::IsMember({"auto", "gptq", "round"}));
+  verb->add_option("--calib", command->calibration,
+                   "Calibration data: an .npz file whose arrays are called as "
+                   "the model's inputs, with a leading axis of samples, or a "
+                   "folder of .npz files, one a sample");
+  verb->add_option("--samples", command->samples,
+                   "How many samples to take (default: all)");
+  verb->add_flag("--sequential,!--no-sequential", command->sequential,
+                 "Measure each part of the model on what the quantized parts "
+                 "before it compute");
+  verb->add_option("--damping", command->damping,
+                   "Of the Hessian, as a fraction of its mean diagonal")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   addChoice(verb, "--scale", command->search, getSearchNames(),
             "Scales from the range of each block, or searched for the least "
             "weighted error (default: search)");

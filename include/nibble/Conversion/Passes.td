@@ -141,8 +141,9 @@ def OutlineLoops : Pass<"nibble-outline-loops", "::mlir::ModuleOp"> {
   let summary = "Each loop nest becomes a function of its own";
   let description = [{
     LLVM takes more than linear time for one function with the loops of a whole
-    model. So every outermost loop of `main` without results moves into a private
-    function that is not inlined; what it reads from outside are the arguments,
+    model, and for one with many parallel loops. So every outermost loop of `main`
+    without results, and every choice between loops of which one is parallel, moves
+    into a private function that is not inlined; what it reads from outside are the arguments,
     constants go with it. Loops that do the same share one function, as the layers
     of a model do.
 
@@ -165,8 +166,9 @@ def FuseElementwise : Pass<"nibble-fuse-elementwise", "::mlir::func::FuncOp"> {
   let summary = "Chains of elementwise ops as one loop";
   let description = [{
     An elementwise op that only one other op reads moves into it, so that the
-    numbers between them are never stored. Matrix products stay alone, and
-    transposes of their operands move into the product's maps: kernels read rows
+    numbers between them are never stored. A cheap one that reads one tensor of its
+    size moves into each of its few readers, as the scaling of scores into the parts
+    of a softmax. Matrix products and convolutions stay alone, and transposes of their operands move into the product's maps: kernels read rows
     or columns.
 
     ```mlir
@@ -276,11 +278,48 @@ def LowerKernels : Pass<"nibble-lower-kernels", "::mlir::ModuleOp"> {
   ];
 }
 
+def LowerLoops : Pass<"nibble-lower-loops", "::mlir::ModuleOp"> {
+  let summary = "Elementwise ops and reductions as loops in functions";
+  let description = [{
+    Each linalg op on buffers becomes a call of a function that does a part of its
+    outer loops, in parallel where there is work enough. Dimensions that lie
+    behind each other in all operands become one loop. Where the innermost loop
+    is a reduction, all its loops are inside and carry what it has so far, so that
+    it stays in a register. Ops that do the same share a function. The order of a
+    sum does not depend on the number of threads.
+
+    ```mlir
+    linalg.generic … iterator_types = ["parallel", "reduction"]
+        ins(%x : memref<?x?xf32>) outs(%sums : memref<?xf32>) { addf }
+    ```
+    ⇒
+    ```mlir
+    scf.if %large {
+      scf.parallel (%part) = (%c0) to (%parts) step (%c1) {
+        call @nibble_loop(%first, %end, %x, %sums)
+      }
+    } else {
+      call @nibble_loop(%c0, %rows, %x, %sums)
+    }
+    ```
+  }];
+  let dependentDialects = [
+    "::mlir::affine::AffineDialect", "::mlir::arith::ArithDialect",
+    "::mlir::func::FuncDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::memref::MemRefDialect", "::mlir::scf::SCFDialect"
+  ];
+  let statistics = [
+    Statistic<"numOps", "ops", "Number of ops lowered">,
+    Statistic<"numFunctions", "functions", "Number of functions made of them">
+  ];
+}
+
 def LowerMicroOps : Pass<"nibble-lower-micro-ops"> {
   let summary = "Steps of kernels as a target's instructions";
   let description = [{
     Replaces `nibble.dot4` by the instruction of the target row, or spells it out
-    for a target without one, and `vector.fma` where a target lacks it.
+    for a target without one, and `math.fma` where a target lacks it. The larger
+    and the smaller of two floats become LLVM's intrinsics.
 
     ```mlir
     %s = nibble.dot4 %sums, %w, %a : vector<16xi32>, vector<64xi8>

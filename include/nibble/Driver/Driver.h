@@ -36,6 +36,16 @@ struct QuantizeCommand {
   /// Rules of --nibble-assign-schemes, and globs of what stays in float; globs
   /// come first.
   std::vector<std::string> rules, keep;
+  /// auto, gptq or round; empty: auto with calibration data, round without.
+  std::string method;
+  /// An .npz file or a folder of them (CalibrationData.h); empty: none.
+  std::string calibration;
+  /// How many samples to take; 0: all.
+  size_t samples = 0;
+  /// Measure each part on what the quantized parts before it compute.
+  bool sequential = false;
+  /// Of the Hessian, as a fraction of its mean diagonal.
+  double damping = 0.01;
   ScaleSearch search = ScaleSearch::LeastSquares;
   std::string format = "auto";
   int64_t accuracyLevel = 1;

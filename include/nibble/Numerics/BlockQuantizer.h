@@ -94,6 +94,12 @@ struct BlockQuantizerOptions {
   /// that matter, and the plain sum clips them (docs/Rationale.md, "Scale
   /// search").
   bool weighByMagnitude = false;
+  /// For LeastSquares: a symmetric [rows, rows] matrix H, row-major, or null.
+  /// The error of a block is then eᵀ H e over the inputs of the block, and the
+  /// fit scale = cᵀ H w / cᵀ H c; the two weights above do not count. Only for
+  /// blocks of one column and at most `largestHessianBlock` rows.
+  const float *hessian = nullptr;
+  static constexpr size_t largestHessianBlock = 1024;
   /// 0: one for each core. Never changes a bit of the result.
   unsigned threads = 1;
 };

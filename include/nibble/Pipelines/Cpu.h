@@ -32,6 +32,10 @@ struct CpuOptions : mlir::PassPipelineOptions<CpuOptions> {
       *this, "externalize-weights",
       llvm::cl::desc("Make large constants arguments of the main function"),
       llvm::cl::init(true)};
+  Option<bool> observe{
+      *this, "observe",
+      llvm::cl::desc("Let calibration probes call the runtime"),
+      llvm::cl::init(false)};
 };
 
 /// {func, onnx, nibble} ⇒ {func, linalg, math, scf, tensor, arith}. Arguments

@@ -17,6 +17,10 @@ struct ReferenceOptions : mlir::PassPipelineOptions<ReferenceOptions> {
       *this, "externalize-weights",
       llvm::cl::desc("Make large constants arguments of the main function"),
       llvm::cl::init(true)};
+  Option<bool> observe{
+      *this, "observe",
+      llvm::cl::desc("Let calibration probes call the runtime"),
+      llvm::cl::init(false)};
 };
 
 /// {func, onnx} ⇒ {func, onnx}: a graph whose types are known, without local

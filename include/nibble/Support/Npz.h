@@ -26,6 +26,16 @@ struct NpyArray {
   std::vector<char> bytes;
 };
 
+/// NumPy's word for a type that DLPack gives as code and bits: "f4", "i8"; types
+/// that it lacks are raw bytes ("V2").
+std::string getNumpyKind(uint8_t code, uint8_t bits);
+
+/// "float32" for "f4", for a message.
+std::string describeNumpyKind(llvm::StringRef kind);
+
+/// "float32[2, 3]", for a message.
+std::string describeArray(llvm::StringRef kind, llvm::ArrayRef<int64_t> shape);
+
 /// Reads what `numpy.savez` or `savez_compressed` wrote. An error names the
 /// array that is damaged, or that is none of plain numbers in row-major order.
 llvm::Expected<std::vector<NpyArray>> readNpz(llvm::StringRef path);

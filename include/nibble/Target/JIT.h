@@ -9,6 +9,7 @@
 
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/BuiltinTypes.h"
+#include "llvm/ADT/StringMap.h"
 #include "llvm/Support/Error.h"
 
 #include <memory>
@@ -28,12 +29,41 @@ struct HostTensor {
   std::vector<char> bytes;
 };
 
+/// What a calibration probe sees, row-major.
+struct ObservedTensor {
+  llvm::ArrayRef<int64_t> shape;
+  llvm::ArrayRef<float> values;
+};
+
+/// Is told what the probes of a running model see (docs/Spec.md, S15).
+class RunObserver {
+public:
+  virtual ~RunObserver();
+  /// The probe of this number (CompiledModel::getProbes) has seen `tensor`.
+  virtual void observe(size_t probe, const ObservedTensor &tensor) = 0;
+};
+
+/// Machine code of models that differ in nothing but their weights, such as the
+/// layers of a transformer, for CompiledModel::compile to use again.
+class CodeCache {
+public:
+  CodeCache();
+  ~CodeCache();
+
+private:
+  friend class CompiledModel;
+  llvm::StringMap<std::shared_ptr<mlir::ExecutionEngine>> engines;
+};
+
 struct CompileOptions {
   /// Plain loops that follow docs/Spec.md instead of fast code.
   bool reference = true;
   /// Of fast code: see CpuOptions.
   std::string target = "native";
   std::string compute = "i8";
+  /// Let the probes of the model (nibble.observe) report what they see.
+  bool observe = false;
+  CodeCache *cache = nullptr;
 };
 
 /// A model as machine code.
@@ -57,10 +87,14 @@ public:
     return resultTypes;
   }
 
+  /// The ids of the probes, by number.
+  llvm::ArrayRef<std::string> getProbes() const { return probes; }
+
   /// Runs the model. An error says which input has not the type and shape that
-  /// the model expects; dimensions of the same name must agree.
+  /// the model expects; dimensions of the same name must agree. Several threads
+  /// may run one model at once. `observer` may be null.
   llvm::Expected<std::vector<HostTensor>>
-  run(llvm::ArrayRef<HostTensor> inputs) const;
+  run(llvm::ArrayRef<HostTensor> inputs, RunObserver *observer = nullptr) const;
 
 private:
   CompiledModel();
@@ -75,9 +109,11 @@ private:
     std::vector<char> aligned;
   };
   std::vector<Weight> weights;
-  std::unique_ptr<mlir::ExecutionEngine> engine;
+  std::vector<std::string> probes;
+  std::shared_ptr<mlir::ExecutionEngine> engine;
 
   mlir::LogicalResult takeWeights(mlir::ModuleOp module);
+  void takeProbes(mlir::ModuleOp module);
 };
 
 } // namespace nibble

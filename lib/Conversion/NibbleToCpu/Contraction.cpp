@@ -12,8 +12,7 @@
 using namespace mlir;
 using namespace nibble;
 
-/// `%s = mulf %a, %b; %t = addf %out, %s; yield %t`, the factors in any order.
-static bool addsProducts(linalg::GenericOp op) {
+bool nibble::addsProducts(linalg::GenericOp op) {
   Block &body = op.getRegion().front();
   auto yield = cast<linalg::YieldOp>(body.getTerminator());
   auto sum = yield.getValues()[0].getDefiningOp<arith::AddFOp>();

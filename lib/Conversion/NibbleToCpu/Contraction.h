@@ -25,6 +25,10 @@ struct Contraction {
 
 std::optional<Contraction> matchContraction(mlir::linalg::GenericOp op);
 
+/// True for `%s = mulf %a, %b; %t = addf %out, %s; yield %t` with the operands
+/// in any order.
+bool addsProducts(mlir::linalg::GenericOp op);
+
 /// The dimension of an operand that `loop` runs along, -1 for none.
 int64_t getDimension(mlir::AffineMap map, unsigned loop);
 

@@ -15,257 +15,21 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "FloatTile.h"
 #include "PackedReader.h"
 
 using namespace mlir;
 using namespace nibble;
 
 static constexpr int64_t kColumns = PanelFormat::kColumns;
-/// Inputs that a pass over the rows takes: a panel stays in the second cache.
-static constexpr int64_t kDepth = 256;
-/// Rows whose totals are in the scratch, a multiple of a tile's rows.
-static constexpr int64_t kPassRows = 96;
 
 //===----------------------------------------------------------------------===//
-// Rows times a panel
+// Packed weights
 //===----------------------------------------------------------------------===//
 
-namespace {
-struct FloatTile {
-  int64_t rows;
-  int64_t vectors;
-};
-
-/// scratch[row, 64] += x[first + row, k…] · panel[k…, 64]
-class PanelProduct {
-public:
-  PanelProduct(KernelBuilder &kernel, const KernelTarget &target,
-               ValueRange arguments)
-      : kernel(kernel), target(target), x(arguments[0]), panel(arguments[1]),
-        panelStart(arguments[2]), scratch(arguments[3]), first(arguments[4]),
-        count(arguments[5]), firstK(arguments[6]), countK(arguments[7]),
-        floats(kernel.vector(target.lanes(), kernel.f32())) {}
-
-  void build();
-
-private:
-  void buildTile(Value row, FloatTile tile, int64_t firstVector);
-  void buildRows(Value row, int64_t rows);
-
-  KernelBuilder &kernel;
-  const KernelTarget &target;
-  Value x, panel, panelStart, scratch, first, count, firstK, countK;
-  VectorType floats;
-};
-} // namespace
-
-void PanelProduct::buildTile(Value row, FloatTile tile, int64_t firstVector) {
-  int64_t lanes = target.lanes(), firstColumn = firstVector * lanes;
-  Value base = kernel.add(kernel.mul(row, kColumns), firstColumn);
-  Values places, totals;
-  for (int64_t r = 0; r < tile.rows; ++r)
-    for (int64_t v = 0; v < tile.vectors; ++v) {
-      places.push_back(kernel.add(base, r * kColumns + v * lanes));
-      totals.push_back(kernel.loadVector(scratch, places.back(), floats));
-    }
-  Value sourceRow = kernel.add(first, row);
-  totals = kernel.loop(
-      kernel.index(0), countK, 1, totals, [&](Value k, ValueRange carried) {
-        Values current(carried), weights;
-        Value position = kernel.add(
-            panelStart, kernel.add(kernel.mul(k, kColumns), firstColumn));
-        for (int64_t v = 0; v < tile.vectors; ++v)
-          weights.push_back(kernel.loadVector(
-              panel, kernel.add(position, v * lanes), floats));
-        Value column = kernel.add(firstK, k);
-        for (int64_t r = 0; r < tile.rows; ++r) {
-          Value number = kernel.broadcast(
-              kernel.load(x, {kernel.add(sourceRow, r), column}), floats);
-          for (int64_t v = 0; v < tile.vectors; ++v) {
-            Value &total = current[r * tile.vectors + v];
-            total = kernel.fma(number, weights[v], total);
-          }
-        }
-        return current;
-      });
-  for (auto [place, total] : llvm::zip(places, totals))
-    kernel.storeVector(total, scratch, place);
-}
-
-void PanelProduct::buildRows(Value row, int64_t rows) {
-  // Totals, one row of weights and a broadcast have to fit the registers.
-  int64_t wide = target.registers >= 32 ? 4 : 2;
-  int64_t vectors =
-      std::min(wide * (rows <= 2 ? 2 : 1), target.vectorsPerTile());
-  for (int64_t v = 0; v < target.vectorsPerTile(); v += vectors)
-    buildTile(row, {rows, vectors}, v);
-}
-
-void PanelProduct::build() {
-  constexpr int64_t tileRows = 6;
-  Value full =
-      kernel.mul(kernel.divide(count, kernel.index(tileRows)), tileRows);
-  kernel.loop(kernel.index(0), full, tileRows,
-              [&](Value row) { buildRows(row, tileRows); });
-  Value row = full;
-  for (int64_t rows : {4, 2, 1}) {
-    Value fits = kernel.lessEqual(kernel.add(row, rows), count);
-    kernel.ifThen(fits, [&] { buildRows(row, rows); });
-    row = arith::SelectOp::create(kernel.builder, kernel.loc, fits,
-                                  kernel.add(row, rows), row);
-  }
-}
-
-/// (x: matrix, panel: buffer, panelStart: index, scratch: buffer,
-///  first row, rows, first k, ks: index)
-static func::FuncOp getPanelProductFunction(ModuleOp module,
-                                            const KernelTarget &target) {
-  OpBuilder types(module.getContext());
-  KernelBuilder type(types, module.getLoc());
-  Type index = type.indexType(), floats = type.buffer(type.f32());
-  SmallVector<Type> arguments{type.matrix(type.f32(), /*contiguousRows=*/true),
-                              floats,
-                              index,
-                              floats,
-                              index,
-                              index,
-                              index,
-                              index};
-  return getOrCreateFunction(module, "nibble_f32_panel", arguments,
-                             [&](KernelBuilder &kernel, ValueRange args) {
-                               PanelProduct(kernel, target, args).build();
-                             });
-}
-
-//===----------------------------------------------------------------------===//
-// A tile of the result
-//===----------------------------------------------------------------------===//
-
-namespace {
-/// What a source of panels gives for some k: a buffer and where in it.
-struct Panel {
-  Value buffer;
-  Value start;
-};
-using PanelSource = llvm::function_ref<Panel(Value firstK, Value countK)>;
-
-/// Writes one tile: the parts that do not depend on the source of the panels.
-class FloatTileBuilder {
-public:
-  FloatTileBuilder(KernelBuilder &kernel, const KernelTarget &target, Value x,
-                   Value bias, Value y, Value tile)
-      : kernel(kernel), x(x), bias(bias), y(y), lanes(target.lanes()),
-        vectors(target.vectorsPerTile()),
-        floats(kernel.vector(lanes, kernel.f32())),
-        firstColumn(kernel.mul(tile, kColumns)),
-        scratch(kernel.scratch(kPassRows * kColumns, kernel.f32())) {
-    columns = kernel.sub(
-        memref::DimOp::create(kernel.builder, kernel.loc, y, 1), firstColumn);
-  }
-
-  /// `accumulates` adds to what is in y.
-  void build(func::FuncOp product, int64_t depth, bool accumulates,
-             PanelSource source);
-  Value getFirstColumn() const { return firstColumn; }
-  /// Columns of the result from the first of the tile on.
-  Value getColumns() const { return columns; }
-
-private:
-  void start(Value first, Value count, bool accumulates);
-  void finish(Value first, Value count);
-  /// Calls `full` where all lanes of a vector exist, else `partial`.
-  void forVector(int64_t vector, llvm::function_ref<void(Value position)> full,
-                 llvm::function_ref<void(Value position, Value mask)> partial);
-
-  KernelBuilder &kernel;
-  Value x, bias, y;
-  int64_t lanes, vectors;
-  VectorType floats;
-  Value firstColumn, columns, scratch;
-};
-} // namespace
-
-void FloatTileBuilder::forVector(
-    int64_t vector, llvm::function_ref<void(Value)> full,
-    llvm::function_ref<void(Value, Value)> partial) {
-  Value position = kernel.add(firstColumn, vector * lanes);
-  Value left = kernel.sub(columns, kernel.index(vector * lanes));
-  kernel.ifThen(
-      kernel.lessEqual(kernel.index(lanes), left), [&] { full(position); },
-      [&] { partial(position, kernel.mask(left, lanes)); });
-}
-
-void FloatTileBuilder::start(Value first, Value count, bool accumulates) {
-  auto loadMasked = [&](Value buffer, ValueRange indices, Value mask) -> Value {
-    return vector::MaskedLoadOp::create(kernel.builder, kernel.loc, floats,
-                                        buffer, indices, mask,
-                                        kernel.splat(floats, 0.0));
-  };
-  kernel.loop(kernel.index(0), count, 1, [&](Value row) {
-    Value base = kernel.mul(row, kColumns), source = kernel.add(first, row);
-    for (int64_t v = 0; v < vectors; ++v) {
-      Value place = kernel.add(base, v * lanes);
-      if (!bias && !accumulates) {
-        kernel.storeVector(kernel.splat(floats, 0.0), scratch, place);
-        continue;
-      }
-      Value from = accumulates ? y : bias;
-      auto getIndices = [&](Value position) {
-        return accumulates ? Values{source, position} : Values{position};
-      };
-      forVector(
-          v,
-          [&](Value position) {
-            kernel.storeVector(
-                kernel.loadVector(from, getIndices(position), floats), scratch,
-                place);
-          },
-          [&](Value position, Value mask) {
-            kernel.storeVector(loadMasked(from, getIndices(position), mask),
-                               scratch, place);
-          });
-    }
-  });
-}
-
-void FloatTileBuilder::finish(Value first, Value count) {
-  kernel.loop(kernel.index(0), count, 1, [&](Value row) {
-    Value base = kernel.mul(row, kColumns), target = kernel.add(first, row);
-    for (int64_t v = 0; v < vectors; ++v) {
-      Value result =
-          kernel.loadVector(scratch, kernel.add(base, v * lanes), floats);
-      forVector(
-          v,
-          [&](Value position) {
-            kernel.storeVector(result, y, {target, position});
-          },
-          [&](Value position, Value mask) {
-            vector::MaskedStoreOp::create(kernel.builder, kernel.loc, y,
-                                          ValueRange{target, position}, mask,
-                                          result);
-          });
-    }
-  });
-}
-
-void FloatTileBuilder::build(func::FuncOp product, int64_t depth,
-                             bool accumulates, PanelSource source) {
-  OpBuilder &builder = kernel.builder;
-  Value rows = memref::DimOp::create(builder, kernel.loc, x, 0);
-  Value K = memref::DimOp::create(builder, kernel.loc, x, 1);
-  Value zero = kernel.index(0);
-  kernel.loop(zero, rows, kPassRows, [&](Value first) {
-    Value count = kernel.min(kernel.sub(rows, first), kernel.index(kPassRows));
-    start(first, count, accumulates);
-    kernel.loop(zero, K, depth, [&](Value k) {
-      Value countK = kernel.min(kernel.sub(K, k), kernel.index(depth));
-      Panel panel = source(k, countK);
-      func::CallOp::create(builder, kernel.loc, product,
-                           ValueRange{x, panel.buffer, panel.start, scratch,
-                                      first, count, k, countK});
-    });
-    finish(first, count);
-  });
+static TileStart getStart(bool hasBias, Value bias) {
+  return hasBias ? TileStart{TileStart::Columns, bias, {}}
+                 : TileStart{TileStart::Zero, {}, {}};
 }
 
 func::FuncOp nibble::getFloatTileFunction(ModuleOp module,
@@ -281,11 +45,10 @@ func::FuncOp nibble::getFloatTileFunction(ModuleOp module,
       module, hasBias ? "nibble_f32_bias" : "nibble_f32", arguments,
       [&](KernelBuilder &kernel, ValueRange args) {
         Value x = args[0], weight = args[1], tile = args[4];
-        FloatTileBuilder builder(kernel, target, x, hasBias ? args[2] : Value(),
-                                 args[3], tile);
+        FloatTileBuilder builder(kernel, target, x, args[3], tile);
         Value K = memref::DimOp::create(kernel.builder, kernel.loc, x, 1);
         Value firstRow = kernel.mul(tile, K);
-        builder.build(product, kDepth, /*accumulates=*/false,
+        builder.build(product, kDepth, getStart(hasBias, args[2]),
                       [&](Value firstK, Value) -> Panel {
                         return {weight, kernel.mul(kernel.add(firstRow, firstK),
                                                    kColumns)};
@@ -371,15 +134,14 @@ nibble::getDequantizedTileFunction(ModuleOp module, const KernelTarget &target,
   return getOrCreateFunction(
       module, name, arguments, [&](KernelBuilder &kernel, ValueRange args) {
         Value x = args[0], weight = args[1], tile = args[4];
-        FloatTileBuilder builder(kernel, target, x, hasBias ? args[2] : Value(),
-                                 args[3], tile);
+        FloatTileBuilder builder(kernel, target, x, args[3], tile);
         int64_t group = format.panel.group;
         Value panel = kernel.scratch(group * kColumns, kernel.f32());
         Dequantizer dequantizer(kernel, target, format, weight, panel);
         Value K = memref::DimOp::create(kernel.builder, kernel.loc, x, 1);
         Value firstGroup = kernel.mul(tile, kernel.divideUp(K, group));
         builder.build(
-            product, group, /*accumulates=*/false,
+            product, group, getStart(hasBias, args[2]),
             [&](Value firstK, Value) -> Panel {
               Value number = kernel.add(
                   firstGroup, kernel.divide(firstK, kernel.index(group)));
@@ -437,24 +199,35 @@ static void copyColumns(KernelBuilder &kernel, const KernelTarget &target,
 
 func::FuncOp nibble::getMatrixTileFunction(ModuleOp module,
                                            const KernelTarget &target,
-                                           bool contiguousRows) {
+                                           bool contiguousRows,
+                                           bool accumulates) {
   func::FuncOp product = getPanelProductFunction(module, target);
   OpBuilder types(module.getContext());
   KernelBuilder type(types, module.getLoc());
   Type matrix = type.matrix(type.f32(), /*contiguousRows=*/true);
   SmallVector<Type> arguments{matrix, type.matrix(type.f32(), contiguousRows),
                               matrix, type.indexType()};
+  std::string name =
+      contiguousRows ? "nibble_f32_matrix" : "nibble_f32_transposed";
+  TileStart start{accumulates ? TileStart::Result : TileStart::Zero, {}, {}};
   return getOrCreateFunction(
-      module, contiguousRows ? "nibble_f32_matrix" : "nibble_f32_transposed",
-      arguments, [&](KernelBuilder &kernel, ValueRange args) {
-        FloatTileBuilder builder(kernel, target, args[0], Value(), args[2],
-                                 args[3]);
+      module, accumulates ? name + "_sum" : name, arguments,
+      [&](KernelBuilder &kernel, ValueRange args) {
+        FloatTileBuilder builder(kernel, target, args[0], args[2], args[3]);
         Value panel = kernel.scratch(kDepth * kColumns, kernel.f32());
-        builder.build(product, kDepth, /*accumulates=*/true,
+        Value K = memref::DimOp::create(kernel.builder, kernel.loc, args[0], 1);
+        Value isPart = kernel.less(kernel.index(kDepth), K);
+        builder.build(product, kDepth, start,
                       [&](Value firstK, Value countK) -> Panel {
-                        (contiguousRows ? copyRows : copyColumns)(
-                            kernel, target, args[1], panel, firstK, countK,
-                            builder.getFirstColumn(), builder.getColumns());
+                        // One panel for all of K serves all passes.
+                        Value isFirst = kernel.equal(builder.getPass(), 0);
+                        Value isNew = arith::OrIOp::create(
+                            kernel.builder, kernel.loc, isPart, isFirst);
+                        kernel.ifThen(isNew, [&] {
+                          (contiguousRows ? copyRows : copyColumns)(
+                              kernel, target, args[1], panel, firstK, countK,
+                              builder.getFirstColumn(), builder.getColumns());
+                        });
                         return {panel, kernel.index(0)};
                       });
       });

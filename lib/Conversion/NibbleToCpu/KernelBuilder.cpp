@@ -51,6 +51,10 @@ Value KernelBuilder::min(Value a, Value b) {
   return arith::MinSIOp::create(builder, loc, a, b);
 }
 
+Value KernelBuilder::max(Value a, Value b) {
+  return arith::MaxSIOp::create(builder, loc, a, b);
+}
+
 Value KernelBuilder::less(Value a, Value b) {
   return arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::slt, a, b);
 }
@@ -91,6 +95,19 @@ Value KernelBuilder::loadVector(Value buffer, ValueRange indices,
 
 void KernelBuilder::storeVector(Value value, Value buffer, ValueRange indices) {
   vector::StoreOp::create(builder, loc, value, buffer, indices);
+}
+
+Value KernelBuilder::loadMasked(Value buffer, ValueRange indices,
+                                VectorType type, Value mask) {
+  Value zero =
+      arith::ConstantOp::create(builder, loc, builder.getZeroAttr(type));
+  return vector::MaskedLoadOp::create(builder, loc, type, buffer, indices, mask,
+                                      zero);
+}
+
+void KernelBuilder::storeMasked(Value value, Value buffer, ValueRange indices,
+                                Value mask) {
+  vector::MaskedStoreOp::create(builder, loc, buffer, indices, mask, value);
 }
 
 void KernelBuilder::prefetch(Value buffer, Value position, unsigned locality) {

@@ -63,6 +63,7 @@ public:
   mlir::Value divide(mlir::Value a, mlir::Value b);
   mlir::Value divideUp(mlir::Value a, int64_t b);
   mlir::Value min(mlir::Value a, mlir::Value b);
+  mlir::Value max(mlir::Value a, mlir::Value b);
   mlir::Value less(mlir::Value a, mlir::Value b);
   mlir::Value lessEqual(mlir::Value a, mlir::Value b);
   mlir::Value equal(mlir::Value a, int64_t b);
@@ -76,6 +77,11 @@ public:
                          mlir::VectorType type);
   void storeVector(mlir::Value value, mlir::Value buffer,
                    mlir::ValueRange indices);
+  /// The lanes that `mask` leaves out are 0, or stay.
+  mlir::Value loadMasked(mlir::Value buffer, mlir::ValueRange indices,
+                         mlir::VectorType type, mlir::Value mask);
+  void storeMasked(mlir::Value value, mlir::Value buffer,
+                   mlir::ValueRange indices, mlir::Value mask);
   void prefetch(mlir::Value buffer, mlir::Value position, unsigned locality);
 
   //===--- Numbers ------------------------------------------------------------

@@ -94,10 +94,46 @@ mlir::func::FuncOp getDequantizedTileFunction(mlir::ModuleOp module,
 
 /// (x: matrix f32, w: matrix f32, y: matrix f32, tile: index)
 ///
-/// Adds to y. The rows of w are contiguous, or its columns.
+/// Writes y, or adds to it. The rows of w are contiguous, or its columns.
 mlir::func::FuncOp getMatrixTileFunction(mlir::ModuleOp module,
                                          const KernelTarget &target,
-                                         bool contiguousRows);
+                                         bool contiguousRows, bool accumulates);
+
+//===----------------------------------------------------------------------===//
+// Convolutions
+//===----------------------------------------------------------------------===//
+
+/// What the sums of a convolution start with: zero, one number of the bias for
+/// each channel, or what is in the result.
+enum class ConvolutionStart { Zero, Bias, Result };
+
+/// A convolution sees the input as a flat buffer. Element
+///
+///   start + rows[r] + o · stride + taps[k]
+///
+/// belongs to tap k (channel and place in the kernel) of column o of row r of
+/// the output, where a row runs along the last dimension and has `width`
+/// columns.
+///
+/// (w: matrix f32 [channels, taps], x: f32 buffer, start: index,
+///  taps: index buffer, rows: index buffer, width: index,
+///  bias: f32 buffer, first number of the bias: index,
+///  y: matrix f32 [channels, rows · width], pass, tile: index)
+///
+/// Computes 64 positions of the output for the channels of one pass.
+mlir::func::FuncOp getConvolutionTileFunction(mlir::ModuleOp module,
+                                              const KernelTarget &target,
+                                              int64_t stride,
+                                              ConvolutionStart start);
+/// Channels of a pass.
+int64_t getConvolutionPassChannels();
+
+/// The same arguments without pass and tile, and the channel: index. Computes
+/// all positions of one channel without a panel.
+mlir::func::FuncOp getDirectConvolutionFunction(mlir::ModuleOp module,
+                                                const KernelTarget &target,
+                                                int64_t stride,
+                                                ConvolutionStart start);
 
 } // namespace nibble
 

@@ -5,12 +5,16 @@
 //===----------------------------------------------------------------------===//
 
 #include "Contraction.h"
+#include "Convolution.h"
 #include "Kernels.h"
 
 #include "nibble/Conversion/Passes.h"
 #include "nibble/Target/TargetDescription.h"
 
+#include "mlir/Dialect/Arith/Utils/Utils.h"
 #include "mlir/Dialect/MemRef/Utils/MemRefUtils.h"
+#include "mlir/IR/Matchers.h"
+#include "mlir/Interfaces/FunctionInterfaces.h"
 
 namespace nibble {
 #define GEN_PASS_DEF_LOWERKERNELS
@@ -61,7 +65,8 @@ private:
   void lower(PackedMatmulOp op);
   void lowerInteger(PackedMatmulOp op, KernelBuilder &kernel, Value x, Value y);
   void lowerFloat(PackedMatmulOp op, KernelBuilder &kernel, Value x, Value y);
-  LogicalResult lower(linalg::GenericOp op);
+  LogicalResult lowerContraction(linalg::GenericOp op);
+  LogicalResult lowerConvolution(linalg::GenericOp op);
 
   /// `matrix` with rows without gaps between their elements: itself or a copy.
   Value getContiguous(KernelBuilder &kernel, Value matrix);
@@ -208,6 +213,34 @@ void LowerKernels::lower(PackedMatmulOp op) {
 // Contractions
 //===----------------------------------------------------------------------===//
 
+/// What is written to `buffer`, and nothing else, before `reader`: null where
+/// it is not one op of the same block.
+static linalg::LinalgOp findInitialization(Value buffer, Operation *reader) {
+  if (!buffer.getDefiningOp<memref::AllocOp>())
+    return {};
+  linalg::LinalgOp found;
+  for (Operation *user : buffer.getUsers()) {
+    if (user == reader || isa<memref::DimOp, memref::DeallocOp>(user))
+      continue;
+    if (user->getBlock() != reader->getBlock())
+      return {};
+    if (!user->isBeforeInBlock(reader))
+      continue;
+    auto writer = dyn_cast<linalg::LinalgOp>(user);
+    if (found || !writer || writer.getNumDpsInits() != 1 ||
+        writer.getDpsInits()[0] != buffer)
+      return {};
+    found = writer;
+  }
+  return found;
+}
+
+static bool fillsWithZero(linalg::LinalgOp writer) {
+  auto fill = dyn_cast_if_present<linalg::FillOp>(writer ? writer.getOperation()
+                                                         : nullptr);
+  return fill && matchPattern(fill.getInputs()[0], m_AnyZeroFloat());
+}
+
 /// The matrix of `buffer` with dimensions `rows` and `columns` at the given
 /// places of the others.
 static Value getMatrix(KernelBuilder &kernel, Value buffer, AffineMap map,
@@ -249,7 +282,7 @@ static Value getMatrix(KernelBuilder &kernel, Value buffer, AffineMap map,
       AffineMapAttr::get(AffineMap::get(2, 0, {d1, d0}, builder.getContext())));
 }
 
-LogicalResult LowerKernels::lower(linalg::GenericOp op) {
+LogicalResult LowerKernels::lowerContraction(linalg::GenericOp op) {
   std::optional<Contraction> loops = matchContraction(op);
   if (!loops || !op.hasPureBufferSemantics() || loops->m.empty() ||
       loops->n.size() != 1 || loops->k.size() != 1)
@@ -283,8 +316,13 @@ LogicalResult LowerKernels::lower(linalg::GenericOp op) {
   Value work = product(kernel, counts);
   work = product(kernel, {work, getLoopSize(m), columns, getLoopSize(k)});
   counts.push_back(kernel.divideUp(columns, PanelFormat::kColumns));
-  func::FuncOp tile = getMatrixTileFunction(op->getParentOfType<ModuleOp>(),
-                                            machine, rowsOfWeight);
+  linalg::LinalgOp writer = findInitialization(buffers[2], op);
+  bool startsAtZero = fillsWithZero(writer);
+  if (startsAtZero)
+    writer->erase();
+  func::FuncOp tile =
+      getMatrixTileFunction(op->getParentOfType<ModuleOp>(), machine,
+                            rowsOfWeight, /*accumulates=*/!startsAtZero);
   buildParallel(kernel, counts, work, [&](ValueRange indices) {
     DenseMap<unsigned, Value> places;
     for (auto [loop, index] : llvm::zip(outer, indices))
@@ -298,6 +336,275 @@ LogicalResult LowerKernels::lower(linalg::GenericOp op) {
           castTo(kernel, w, kernel.matrix(kernel.f32(), rowsOfWeight)),
           castTo(kernel, y, rows), indices.back()});
   });
+  op.erase();
+  ++numKernels;
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Convolutions
+//===----------------------------------------------------------------------===//
+
+static bool isView(Operation *op) {
+  return isa<memref::ExpandShapeOp, memref::CollapseShapeOp, memref::CastOp>(
+      op);
+}
+
+/// True where `buffer` and views of it are read only.
+static bool isOnlyRead(Value buffer) {
+  return llvm::all_of(buffer.getUses(), [&](OpOperand &use) {
+    Operation *user = use.getOwner();
+    if (isView(user))
+      return isOnlyRead(user->getResult(0));
+    auto linalg = dyn_cast<linalg::LinalgOp>(user);
+    return linalg ? linalg.isDpsInput(&use)
+                  : isa<memref::DimOp, memref::LoadOp>(user);
+  });
+}
+
+/// True where nothing writes to a buffer while the model runs.
+static bool isConstantBuffer(Value buffer) {
+  while (buffer.getDefiningOp() && isView(buffer.getDefiningOp()))
+    buffer = buffer.getDefiningOp()->getOperand(0);
+  if (auto global = buffer.getDefiningOp<memref::GetGlobalOp>()) {
+    auto symbol = SymbolTable::lookupNearestSymbolFrom<memref::GlobalOp>(
+        global, global.getNameAttr());
+    return symbol && symbol.getConstant();
+  }
+  return isa<BlockArgument>(buffer) &&
+         cast<BlockArgument>(buffer).getOwner()->isEntryBlock() &&
+         isa<FunctionOpInterface>(buffer.getParentBlock()->getParentOp()) &&
+         isOnlyRead(buffer);
+}
+
+/// The bias, [m] or [g, m], that `writer` spreads over a result with
+/// dimension 0 and those from `leading` on besides; null if it does something
+/// else.
+static Value getSpreadBias(linalg::LinalgOp writer, int64_t leading) {
+  auto generic = dyn_cast<linalg::GenericOp>(writer.getOperation());
+  if (!generic || generic.getNumDpsInputs() != 1 ||
+      generic.getNumReductionLoops() != 0)
+    return {};
+  Block &body = generic.getRegion().front();
+  Value bias = generic.getDpsInputs()[0];
+  SmallVector<AffineMap> maps = generic.getIndexingMapsArray();
+  auto channels = AffineMap::getMultiDimIdentityMap(maps[1].getNumDims(),
+                                                    generic.getContext())
+                      .getSliceMap(1, leading - 1);
+  bool isSpread = cast<linalg::YieldOp>(body.getTerminator()).getValues()[0] ==
+                      body.getArgument(0) &&
+                  maps[1].isIdentity() && maps[0] == channels &&
+                  isConstantBuffer(bias);
+  return isSpread ? bias : Value();
+}
+
+namespace {
+/// The sizes of a convolution and its operands without their dimensions.
+class ConvolutionCall {
+public:
+  ConvolutionCall(KernelBuilder &kernel, const Convolution &convolution,
+                  ValueRange buffers)
+      : kernel(kernel), convolution(convolution) {
+    for (auto [result, buffer] : llvm::zip(sizes, buffers))
+      for (int64_t i = 0; i < cast<MemRefType>(buffer.getType()).getRank(); ++i)
+        result.push_back(
+            memref::DimOp::create(kernel.builder, kernel.loc, buffer, i));
+  }
+
+  ArrayRef<Value> data() { return sizes[0]; }
+  ArrayRef<Value> weight() { return sizes[1]; }
+  ArrayRef<Value> result() { return sizes[2]; }
+
+  /// Where the elements of a kernel's taps lie, and of the output's rows.
+  Value buildTaps();
+  Value buildRows();
+  /// Columns of a row: one row is all of the output where windows do not leave
+  /// gaps.
+  Value buildWidth();
+  /// All of a buffer without gaps, and part of it as a matrix.
+  Value flatten(Value buffer);
+  Value getMatrix(Value buffer, Value start, Value rows, Value columns);
+
+private:
+  using Positions = llvm::function_ref<Value(ValueRange indices)>;
+  Value buildTable(ValueRange counts, Positions position);
+  /// Elements between neighbours in spatial dimension `i` of the input.
+  Value getPitch(int64_t i) {
+    return product(kernel, data().drop_front(convolution.leading() + i + 1));
+  }
+
+  KernelBuilder &kernel;
+  const Convolution &convolution;
+  Values sizes[3];
+};
+} // namespace
+
+Value ConvolutionCall::buildTable(ValueRange counts, Positions position) {
+  OpBuilder &builder = kernel.builder;
+  Value table = memref::AllocOp::create(builder, kernel.loc,
+                                        kernel.buffer(kernel.indexType()),
+                                        product(kernel, counts));
+  Values lower(counts.size(), kernel.index(0));
+  Values step(counts.size(), kernel.index(1));
+  auto fill = [&](OpBuilder &, Location, ValueRange indices) {
+    Value place = kernel.index(0);
+    for (auto [index, count] : llvm::zip(indices, counts))
+      place = kernel.add(kernel.mul(place, count), index);
+    kernel.store(position(indices), table, place);
+  };
+  scf::buildLoopNest(builder, kernel.loc, lower, counts, step, fill);
+  return table;
+}
+
+Value ConvolutionCall::buildTaps() {
+  int64_t leading = convolution.leading();
+  Values pitches{getPitch(-1)};
+  for (int64_t i = 0; i < convolution.rank(); ++i)
+    pitches.push_back(kernel.mul(getPitch(i), convolution.dilations[i]));
+  return buildTable(weight().drop_front(leading - 1), [&](ValueRange indices) {
+    Value place = kernel.index(0);
+    for (auto [index, pitch] : llvm::zip(indices, pitches))
+      place = kernel.add(place, kernel.mul(index, pitch));
+    return place;
+  });
+}
+
+Value ConvolutionCall::buildRows() {
+  // A convolution over a line has one row.
+  Values counts{kernel.index(1)}, pitches{kernel.index(0)};
+  for (int64_t i = 0; i + 1 < convolution.rank(); ++i) {
+    counts.push_back(result()[convolution.leading() + i]);
+    pitches.push_back(kernel.mul(getPitch(i), convolution.strides[i]));
+  }
+  return buildTable(counts, [&](ValueRange indices) {
+    Value place = kernel.index(0);
+    for (auto [index, pitch] : llvm::zip(indices, pitches))
+      place = kernel.add(place, kernel.mul(index, pitch));
+    return place;
+  });
+}
+
+Value ConvolutionCall::buildWidth() {
+  ArrayRef<Value> places = result().drop_front(convolution.leading());
+  Value width = places.back();
+  if (llvm::any_of(convolution.strides, [](int64_t s) { return s != 1; }))
+    return width;
+  Value merged = arith::ConstantOp::create(kernel.builder, kernel.loc,
+                                           kernel.builder.getBoolAttr(true));
+  for (auto [own, input] :
+       llvm::zip(places, data().drop_front(convolution.leading())))
+    if (own != places.front())
+      merged = arith::AndIOp::create(
+          kernel.builder, kernel.loc, merged,
+          arith::CmpIOp::create(kernel.builder, kernel.loc,
+                                arith::CmpIPredicate::eq, own, input));
+  return arith::SelectOp::create(kernel.builder, kernel.loc, merged,
+                                 product(kernel, places), width);
+}
+
+Value ConvolutionCall::flatten(Value buffer) {
+  OpBuilder &builder = kernel.builder;
+  auto type = cast<MemRefType>(buffer.getType());
+  SmallVector<OpFoldResult> extents =
+      memref::getMixedSizes(builder, kernel.loc, buffer);
+  Value count = product(
+      kernel, getValueOrCreateConstantIndexOp(builder, kernel.loc, extents));
+  return memref::ReinterpretCastOp::create(
+      builder, kernel.loc, kernel.buffer(type.getElementType()), buffer,
+      /*offset=*/builder.getIndexAttr(0), ArrayRef<OpFoldResult>{count},
+      ArrayRef<OpFoldResult>{builder.getIndexAttr(1)});
+}
+
+Value ConvolutionCall::getMatrix(Value buffer, Value start, Value rows,
+                                 Value columns) {
+  OpBuilder &builder = kernel.builder;
+  return memref::ReinterpretCastOp::create(
+      builder, kernel.loc, kernel.matrix(kernel.f32(), /*contiguousRows=*/true),
+      buffer, OpFoldResult(start), ArrayRef<OpFoldResult>{rows, columns},
+      ArrayRef<OpFoldResult>{columns, builder.getIndexAttr(1)});
+}
+
+LogicalResult LowerKernels::lowerConvolution(linalg::GenericOp op) {
+  std::optional<Convolution> convolution = matchConvolution(op);
+  if (!convolution || !op.hasPureBufferSemantics())
+    return failure();
+  Values buffers(op->getOperands());
+  for (Value buffer : buffers)
+    if (!cast<MemRefType>(buffer.getType()).getLayout().isIdentity())
+      return failure();
+  OpBuilder builder(op);
+  KernelBuilder kernel(builder, op.getLoc());
+  ConvolutionCall call(kernel, *convolution, buffers);
+  int64_t leading = convolution->leading();
+
+  ConvolutionStart start = ConvolutionStart::Result;
+  Value bias;
+  if (linalg::LinalgOp writer = findInitialization(buffers[2], op)) {
+    bias = getSpreadBias(writer, leading);
+    if (bias)
+      start = ConvolutionStart::Bias;
+    else if (fillsWithZero(writer))
+      start = ConvolutionStart::Zero;
+    if (start != ConvolutionStart::Result)
+      writer->erase();
+  }
+  MemRefType floats = kernel.buffer(kernel.f32());
+  bias =
+      bias
+          ? call.flatten(bias)
+          : castTo(kernel,
+                   memref::AllocaOp::create(builder, kernel.loc,
+                                            MemRefType::get({1}, kernel.f32())),
+                   floats);
+
+  Value x = call.flatten(buffers[0]);
+  Value taps = call.buildTaps(), rows = call.buildRows();
+  Value width = call.buildWidth();
+  Value batch = call.result()[0], channels = call.result()[leading - 1];
+  Value groups = leading == 3 ? call.result()[1] : kernel.index(1);
+  Value positions = product(kernel, call.result().drop_front(leading));
+  Value inputs = product(kernel, call.data().drop_front(leading - 1));
+  Value depth = product(kernel, call.weight().drop_front(leading - 1));
+  Value work = product(kernel, {batch, groups, channels, positions, depth});
+
+  // Panels pay where several channels read them.
+  constexpr int64_t fewChannels = 2;
+  int64_t knownChannels =
+      cast<MemRefType>(buffers[1].getType()).getDimSize(leading - 2);
+  bool direct =
+      !ShapedType::isDynamic(knownChannels) && knownChannels <= fewChannels;
+  auto module = op->getParentOfType<ModuleOp>();
+  int64_t stride = convolution->strides.back();
+  func::FuncOp function =
+      direct ? getDirectConvolutionFunction(module, machine, stride, start)
+             : getConvolutionTileFunction(module, machine, stride, start);
+  Values counts{batch, groups};
+  if (direct)
+    counts.push_back(channels);
+  else
+    counts.append({kernel.divideUp(channels, getConvolutionPassChannels()),
+                   kernel.divideUp(positions, PanelFormat::kColumns)});
+  buildParallel(kernel, counts, work, [&](ValueRange indices) {
+    Value item = kernel.add(kernel.mul(indices[0], groups), indices[1]);
+    Value firstChannel = kernel.mul(indices[1], channels);
+    Values args{
+        call.getMatrix(buffers[1], kernel.mul(firstChannel, depth), channels,
+                       depth),
+        x,
+        kernel.mul(item, inputs),
+        taps,
+        rows,
+        width,
+        bias,
+        firstChannel,
+        call.getMatrix(buffers[2],
+                       kernel.mul(item, kernel.mul(channels, positions)),
+                       channels, positions)};
+    llvm::append_range(args, indices.drop_front(2));
+    this->call(kernel, function, args);
+  });
+  for (Value table : {taps, rows})
+    memref::DeallocOp::create(builder, kernel.loc, table);
   op.erase();
   ++numKernels;
   return success();
@@ -318,9 +625,12 @@ void LowerKernels::runOnOperation() {
       products.push_back(op);
   });
   for (Operation *op : products) {
-    if (auto packed = dyn_cast<PackedMatmulOp>(op))
+    if (auto packed = dyn_cast<PackedMatmulOp>(op)) {
       lower(packed);
-    else
-      (void)lower(cast<linalg::GenericOp>(op));
+      continue;
+    }
+    auto generic = cast<linalg::GenericOp>(op);
+    if (failed(lowerContraction(generic)))
+      (void)lowerConvolution(generic);
   }
 }

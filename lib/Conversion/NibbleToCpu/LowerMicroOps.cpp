@@ -157,6 +157,22 @@ Value DotBuilder::build(DotStep step) {
   return {};
 }
 
+/// arith.maximumf would be spelled out in comparisons, in which LLVM sees no
+/// reduction to vectorize.
+static void lowerExtremum(Operation *op) {
+  Type type = getElementTypeOrSelf(op->getResult(0));
+  if (!type.isF32() && !type.isF64())
+    return;
+  OpBuilder builder(op);
+  Value a = op->getOperand(0), b = op->getOperand(1), result;
+  if (isa<arith::MaximumFOp>(op))
+    result = LLVM::MaximumOp::create(builder, op->getLoc(), a, b);
+  else
+    result = LLVM::MinimumOp::create(builder, op->getLoc(), a, b);
+  op->getResult(0).replaceAllUsesWith(result);
+  op->erase();
+}
+
 namespace {
 struct LowerMicroOps : nibble::impl::LowerMicroOpsBase<LowerMicroOps> {
   using LowerMicroOpsBase::LowerMicroOpsBase;
@@ -186,6 +202,8 @@ struct LowerMicroOps : nibble::impl::LowerMicroOpsBase<LowerMicroOps> {
             arith::AddFOp::create(builder, fma.getLoc(), product, fma.getC())
                 .getResult());
         fma.erase();
+      } else if (isa<arith::MaximumFOp, arith::MinimumFOp>(op)) {
+        lowerExtremum(op);
       }
     });
   }

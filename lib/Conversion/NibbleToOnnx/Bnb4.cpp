@@ -10,7 +10,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "QuantizedWeight.h"
+#include "StoredWeight.h"
 
 #include "nibble/Numerics/Packing.h"
 
@@ -20,7 +20,7 @@ using namespace mlir;
 using namespace nibble;
 using namespace nibble::onnx;
 
-std::optional<std::string> nibble::whyNotBnb4(const QuantizedWeight &weight) {
+std::optional<std::string> nibble::whyNotBnb4(const StoredWeight &weight) {
   StorageAttr storage = weight.encoding.getStorage();
   if (storage.getKind() != CodeKind::NF4 && storage.getKind() != CodeKind::FP4)
     return "has codes that are not of nf4 or fp4";
@@ -48,7 +48,7 @@ std::optional<std::string> nibble::whyNotBnb4(const QuantizedWeight &weight) {
   return std::nullopt;
 }
 
-FormatCounts nibble::writeBnb4(const QuantizedWeight &weight) {
+FormatCounts nibble::writeBnb4(const StoredWeight &weight) {
   FormatCounts counts;
   unsigned axis = getReductionAxis(weight.readers.front());
   size_t K = weight.type.getDimSize(axis), N = weight.type.getDimSize(1 - axis);

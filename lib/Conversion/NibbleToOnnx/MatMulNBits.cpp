@@ -11,7 +11,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "QuantizedWeight.h"
+#include "StoredWeight.h"
 
 #include "nibble/Numerics/Packing.h"
 
@@ -38,7 +38,7 @@ constexpr size_t kMinBlockSize = 16; // ONNX Runtime's
 } // namespace
 
 /// The dimension that the blocks run along, if all readers sum over it.
-static std::optional<unsigned> getSharedAxis(const QuantizedWeight &weight) {
+static std::optional<unsigned> getSharedAxis(const StoredWeight &weight) {
   std::optional<unsigned> shared;
   for (const WeightReader &reader : weight.readers) {
     unsigned axis = getReductionAxis(reader);
@@ -72,7 +72,7 @@ static size_t chooseBlockSize(const Rows &rows, int64_t extent, bool hasZeros) {
   return best;
 }
 
-static std::optional<Rows> getRows(const QuantizedWeight &weight) {
+static std::optional<Rows> getRows(const StoredWeight &weight) {
   std::optional<unsigned> axis = getSharedAxis(weight);
   if (!axis)
     return std::nullopt;
@@ -120,7 +120,7 @@ static std::optional<std::string> whyNotReader(const WeightReader &reader,
 }
 
 std::optional<std::string>
-nibble::whyNotMatMulNBits(const QuantizedWeight &weight) {
+nibble::whyNotMatMulNBits(const StoredWeight &weight) {
   if (!weight.encoding.getStorage().isInteger() || weight.encoding.getFlat())
     return "has codes that are no integers";
   if (weight.type.getRank() != 2)
@@ -140,8 +140,8 @@ nibble::whyNotMatMulNBits(const QuantizedWeight &weight) {
 
 /// The grid's entries, repeated for blocks of the runtime: [blocks, N].
 template <typename T>
-static std::vector<T> expandGrid(const QuantizedWeight &weight,
-                                 const Rows &rows, ArrayRef<T> grid) {
+static std::vector<T> expandGrid(const StoredWeight &weight, const Rows &rows,
+                                 ArrayRef<T> grid) {
   size_t blocks = rows.shape().blocks();
   std::vector<T> expanded(blocks * rows.N);
   int64_t extent = weight.encoding.getBlock()[rows.reductionAxis];
@@ -164,7 +164,7 @@ struct Initializers {
 };
 } // namespace
 
-static Initializers makeInitializers(const QuantizedWeight &weight,
+static Initializers makeInitializers(const StoredWeight &weight,
                                      const Rows &rows, bool asTable) {
   OnnxBuilder builder(weight.op);
   MatMulNBitsShape shape = rows.shape();
@@ -290,7 +290,7 @@ static void writeGather(const WeightReader &reader, const Rows &rows,
 
 /// Codes that MatMulNBits reads as [N, blocks, bytes], as the rows of a table:
 /// one initializer serves both.
-static Value makeTableView(const QuantizedWeight &weight, const Rows &rows,
+static Value makeTableView(const StoredWeight &weight, const Rows &rows,
                            Value codes) {
   OnnxBuilder builder(weight.op);
   MatMulNBitsShape shape = rows.shape();
@@ -325,7 +325,7 @@ static Value makeTableView(const QuantizedWeight &weight, const Rows &rows,
       .getResult(0);
 }
 
-FormatCounts nibble::writeMatMulNBits(const QuantizedWeight &weight,
+FormatCounts nibble::writeMatMulNBits(const StoredWeight &weight,
                                       int64_t accuracyLevel) {
   Rows rows = *getRows(weight);
   FormatCounts counts;

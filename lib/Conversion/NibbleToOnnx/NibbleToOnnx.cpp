@@ -7,8 +7,8 @@
 
 #include "nibble/Conversion/NibbleToOnnx.h"
 
-#include "QuantizedWeight.h"
 #include "Restore.h"
+#include "StoredWeight.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Onnx/Utils/Opset.h"
 
@@ -31,15 +31,15 @@ struct ToOnnx : nibble::impl::ConvertNibbleToOnnxBase<ToOnnx> {
   void runOnOperation() override;
 
 private:
-  Result<Format> chooseFormat(const QuantizedWeight &weight);
+  Result<Format> chooseFormat(const StoredWeight &weight);
   LogicalResult convert(AssembleOp op, Restorer &restorer);
-  LogicalResult write(const QuantizedWeight &weight, Format chosen);
+  LogicalResult write(const StoredWeight &weight, Format chosen);
   void eraseParts(AssembleOp op);
 };
 
 } // namespace
 
-Result<Format> ToOnnx::chooseFormat(const QuantizedWeight &weight) {
+Result<Format> ToOnnx::chooseFormat(const StoredWeight &weight) {
   std::pair<Format, std::optional<std::string>> choices[] = {
       {Format::MatMulNBits, whyNotMatMulNBits(weight)},
       {Format::Bnb4, whyNotBnb4(weight)},
@@ -67,7 +67,7 @@ void ToOnnx::eraseParts(AssembleOp op) {
 }
 
 LogicalResult ToOnnx::convert(AssembleOp op, Restorer &restorer) {
-  Result<QuantizedWeight> weight = readWeight(op);
+  Result<StoredWeight> weight = readWeight(op);
   Result<Format> chosen =
       weight ? chooseFormat(*weight) : Failure{weight.error()};
   if (chosen) {
@@ -86,7 +86,7 @@ LogicalResult ToOnnx::convert(AssembleOp op, Restorer &restorer) {
   return success();
 }
 
-LogicalResult ToOnnx::write(const QuantizedWeight &weight, Format chosen) {
+LogicalResult ToOnnx::write(const StoredWeight &weight, Format chosen) {
   switch (chosen) {
   case Format::MatMulNBits: {
     FormatCounts counts = writeMatMulNBits(weight, accuracyLevel);

@@ -12,7 +12,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "QuantizedWeight.h"
+#include "StoredWeight.h"
 
 #include "nibble/Numerics/Packing.h"
 
@@ -30,8 +30,7 @@ struct Granularity {
 };
 } // namespace
 
-static std::optional<Granularity>
-getGranularity(const QuantizedWeight &weight) {
+static std::optional<Granularity> getGranularity(const StoredWeight &weight) {
   if (weight.encoding.getFlat())
     return std::nullopt;
   ArrayRef<int64_t> shape = weight.type.getShape();
@@ -56,7 +55,7 @@ getGranularity(const QuantizedWeight &weight) {
                      weight.encoding.getBlock()[blockedAxes[0]]};
 }
 
-std::optional<std::string> nibble::whyNotQdq(const QuantizedWeight &weight) {
+std::optional<std::string> nibble::whyNotQdq(const StoredWeight &weight) {
   if (weight.encoding.getStorage().isCodeBook())
     return "has a code book, which DequantizeLinear lacks";
   if (!getGranularity(weight))
@@ -65,7 +64,7 @@ std::optional<std::string> nibble::whyNotQdq(const QuantizedWeight &weight) {
   return std::nullopt;
 }
 
-int64_t nibble::getQdqOpset(const QuantizedWeight &weight) {
+int64_t nibble::getQdqOpset(const StoredWeight &weight) {
   StorageAttr storage = weight.encoding.getStorage();
   Granularity granularity = *getGranularity(weight);
   int64_t opset = granularity.kind == Granularity::Blocked ? 21
@@ -102,7 +101,7 @@ packContainer(MLIRContext *context, StorageAttr storage,
   return {type, std::move(packed)};
 }
 
-void nibble::writeQdq(const QuantizedWeight &weight) {
+void nibble::writeQdq(const StoredWeight &weight) {
   OnnxBuilder builder(weight.op);
   MLIRContext *context = weight.type.getContext();
   StorageAttr storage = weight.encoding.getStorage();

@@ -5,6 +5,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "NodeConversion.h"
+#include "SizeOrigin.h"
 
 #include "nibble/Dialect/Nibble/IR/NibbleOps.h"
 #include "nibble/Dialect/Onnx/IR/TensorData.h"
@@ -222,7 +223,9 @@ Broadcast nibble::broadcast(NodeContext &context, ValueRange tensors,
         varying, [](const Part &part) { return part.dimension.isStatic(); });
     bool same = llvm::all_of(varying, [&](const Part &part) {
       return part.dimension.isKnownEqual(varying.front().dimension) ||
-             tensors[part.tensor] == tensors[varying.front().tensor];
+             haveSameSize(tensors[part.tensor], part.axis,
+                          tensors[varying.front().tensor],
+                          varying.front().axis);
     });
     OpFoldResult size = context.rewriter.getIndexAttr(1);
     if (known != varying.end())

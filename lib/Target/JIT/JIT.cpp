@@ -8,7 +8,9 @@
 
 #include "nibble/Conversion/Passes.h"
 #include "nibble/Conversion/ScalarBuilder.h"
+#include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
+#include "nibble/Numerics/FloatFormats.h"
 #include "nibble/Pipelines/Cpu.h"
 #include "nibble/Pipelines/Reference.h"
 #include "nibble/Runtime/Run.h"
@@ -23,6 +25,7 @@
 #include "llvm/Target/TargetMachine.h"
 
 #include <cstring>
+#include <utility>
 
 using namespace mlir;
 using namespace nibble;
@@ -31,6 +34,9 @@ using llvm::Expected;
 
 CompiledModel::CompiledModel() = default;
 CompiledModel::~CompiledModel() = default;
+CodeCache::CodeCache() = default;
+CodeCache::~CodeCache() = default;
+RunObserver::~RunObserver() = default;
 
 //===----------------------------------------------------------------------===//
 // Compiling
@@ -82,6 +88,24 @@ LogicalResult CompiledModel::takeWeights(ModuleOp module) {
   return success();
 }
 
+void CompiledModel::takeProbes(ModuleOp module) {
+  auto ids = module->getAttrOfType<ArrayAttr>(kObserversAttrName);
+  if (!ids)
+    return;
+  for (Attribute id : ids)
+    probes.push_back(cast<StringAttr>(id).str());
+  module->removeAttr(kObserversAttrName);
+}
+
+/// The text of a module whose weights are arguments: equal for models with
+/// equal code.
+static std::string printCode(ModuleOp module) {
+  std::string text;
+  llvm::raw_string_ostream os(text);
+  module.print(os, OpPrintingFlags().useLocalScope());
+  return text;
+}
+
 static Expected<std::unique_ptr<ExecutionEngine>>
 createEngine(ModuleOp module) {
   static const bool initialized = [] {
@@ -110,6 +134,102 @@ createEngine(ModuleOp module) {
   return ExecutionEngine::create(module, options, std::move(target));
 }
 
+//===----------------------------------------------------------------------===//
+// Probes
+//===----------------------------------------------------------------------===//
+
+/// Who observes the run of this thread.
+static thread_local RunObserver *currentObserver = nullptr;
+
+namespace {
+/// MLIR's tensor of unknown rank: the rank and a pointer to the descriptor.
+struct UnrankedDescriptor {
+  int64_t rank;
+  const intptr_t *words;
+};
+} // namespace
+
+static char *getPointer(const intptr_t *words, unsigned position);
+
+/// Copies a tensor with strides into `values`, row-major.
+template <typename Element, typename Convert>
+static void gather(const Element *data, ArrayRef<int64_t> sizes,
+                   ArrayRef<int64_t> strides, Convert convert,
+                   std::vector<float> &values) {
+  if (sizes.empty()) {
+    values.push_back(convert(*data));
+    return;
+  }
+  for (int64_t i = 0; i < sizes[0]; ++i)
+    gather(data + i * strides[0], sizes.drop_front(), strides.drop_front(),
+           convert, values);
+}
+
+static bool isRowMajor(ArrayRef<int64_t> sizes, ArrayRef<int64_t> strides) {
+  int64_t stride = 1;
+  for (size_t axis = sizes.size(); axis-- > 0;) {
+    if (sizes[axis] != 1 && strides[axis] != stride)
+      return false;
+    stride *= sizes[axis];
+  }
+  return true;
+}
+
+template <typename Element, typename Convert>
+static void observe(int64_t probe, const UnrankedDescriptor *tensor,
+                    Convert convert) {
+  if (!currentObserver)
+    return;
+  const intptr_t *words = tensor->words;
+  ArrayRef<int64_t> layout(words + 3, 2 * tensor->rank);
+  ArrayRef<int64_t> sizes = layout.take_front(tensor->rank);
+  ArrayRef<int64_t> strides = layout.drop_front(tensor->rank);
+  auto *data =
+      reinterpret_cast<const Element *>(getPointer(words, 1)) + words[2];
+  if constexpr (std::is_same_v<Element, float>)
+    if (isRowMajor(sizes, strides)) {
+      size_t count = ShapedType::getNumElements(sizes);
+      return currentObserver->observe(probe, {sizes, ArrayRef(data, count)});
+    }
+  std::vector<float> values;
+  gather(data, sizes, strides, convert, values);
+  currentObserver->observe(probe, {sizes, values});
+}
+
+static void observeF32(int64_t probe, const UnrankedDescriptor *tensor) {
+  observe<float>(probe, tensor, [](float value) { return value; });
+}
+
+static void observeF64(int64_t probe, const UnrankedDescriptor *tensor) {
+  observe<double>(probe, tensor,
+                  [](double value) { return static_cast<float>(value); });
+}
+
+static void observeF16(int64_t probe, const UnrankedDescriptor *tensor) {
+  observe<uint16_t>(probe, tensor, [](uint16_t bits) {
+    return decodeFloat(FloatFormat::F16, bits);
+  });
+}
+
+static void observeBF16(int64_t probe, const UnrankedDescriptor *tensor) {
+  observe<uint16_t>(probe, tensor, [](uint16_t bits) {
+    return decodeFloat(FloatFormat::BF16, bits);
+  });
+}
+
+namespace {
+/// Makes `observer` that of this thread for a while.
+class ObserverScope {
+public:
+  explicit ObserverScope(RunObserver *observer)
+      : outer(std::exchange(currentObserver, observer)) {}
+  ~ObserverScope() { currentObserver = outer; }
+
+private:
+  RunObserver *outer;
+};
+} // namespace
+
 /// What compiled code finds in this program.
 static llvm::orc::SymbolMap
 getRuntimeSymbols(llvm::orc::MangleAndInterner interner) {
@@ -121,6 +241,10 @@ getRuntimeSymbols(llvm::orc::MangleAndInterner interner) {
   add("nibble_runtime_fail", &nibble_runtime_fail);
   add("nibble_runtime_multiply", &nibble_runtime_multiply);
   add("nibble_runtime_check_interrupt", &nibble_runtime_check_interrupt);
+  add("_mlir_ciface_nibble_runtime_observe_f16", &observeF16);
+  add("_mlir_ciface_nibble_runtime_observe_bf16", &observeBF16);
+  add("_mlir_ciface_nibble_runtime_observe_f32", &observeF32);
+  add("_mlir_ciface_nibble_runtime_observe_f64", &observeF64);
   add("_mlir_memref_to_llvm_alloc", &_mlir_memref_to_llvm_alloc);
   add("_mlir_memref_to_llvm_aligned_alloc",
       &_mlir_memref_to_llvm_aligned_alloc);
@@ -148,9 +272,21 @@ CompiledModel::compile(ModuleOp module, const CompileOptions &options) {
   cpu.target = options.target;
   cpu.compute = options.compute;
   cpu.threads = false;
+  cpu.observe = options.observe;
   if (failed(lowerToTensors(module, cpu, options.reference)) ||
-      failed(model->takeWeights(module)) ||
-      failed(lowerToLLVM(module, cpu, options.reference)))
+      failed(model->takeWeights(module)))
+    return failure();
+  model->takeProbes(module);
+  std::string key;
+  if (options.cache) {
+    key = printCode(module);
+    auto known = options.cache->engines.find(key);
+    if (known != options.cache->engines.end()) {
+      model->engine = known->second;
+      return model;
+    }
+  }
+  if (failed(lowerToLLVM(module, cpu, options.reference)))
     return failure();
   auto engine = createEngine(module);
   if (!engine)
@@ -158,6 +294,8 @@ CompiledModel::compile(ModuleOp module, const CompileOptions &options) {
            << llvm::toString(engine.takeError());
   model->engine = std::move(*engine);
   model->engine->registerSymbols(getRuntimeSymbols);
+  if (options.cache)
+    options.cache->engines[key] = model->engine;
   return model;
 }
 
@@ -246,7 +384,7 @@ static HostTensor takeResult(const intptr_t *words, RankedTensorType type) {
 }
 
 Expected<std::vector<HostTensor>>
-CompiledModel::run(ArrayRef<HostTensor> inputs) const {
+CompiledModel::run(ArrayRef<HostTensor> inputs, RunObserver *observer) const {
   if (inputs.size() != inputTypes.size())
     return makeError("the model has " + Twine(inputTypes.size()) +
                      " inputs, not " + Twine(inputs.size()));
@@ -277,6 +415,7 @@ CompiledModel::run(ArrayRef<HostTensor> inputs) const {
   auto entry = engine->lookupPacked("_mlir_ciface_main");
   if (!entry)
     return entry.takeError();
+  ObserverScope scope(observer);
   nibble_run run;
   if (nibble_run_call(&run, *entry, packed.data(), /*stop=*/nullptr) !=
       NIBBLE_RUN_OK)

@@ -7,33 +7,13 @@
 #include "nibble/Target/ModelInterface.h"
 
 #include "nibble/Conversion/ScalarBuilder.h"
-#include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
+#include "nibble/Dialect/Onnx/IR/ValueNames.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
-#include "llvm/ADT/StringSet.h"
 #include "llvm/ADT/TypeSwitch.h"
 
 using namespace mlir;
 using namespace nibble;
-
-static std::string getName(Attribute entry) {
-  auto info = dyn_cast<onnx::ValueInfoAttr>(entry);
-  return (info ? info.getName() : cast<StringAttr>(entry)).str();
-}
-
-/// The names of the arguments of `main`; empty where the model has none.
-static std::vector<std::string> getInputNames(func::FuncOp main,
-                                              onnx::GraphAttr graph) {
-  // An initializer may be listed as an input too.
-  llvm::StringSet<> constants;
-  for (auto constant : main.getBody().front().getOps<onnx::ConstantOp>())
-    constants.insert(constant.getName());
-  std::vector<std::string> names;
-  for (Attribute entry : graph.getInputs())
-    if (std::string name = getName(entry); !constants.contains(name))
-      names.push_back(std::move(name));
-  return names;
-}
 
 bool nibble::isTensorOfNumbers(Type type) {
   auto tensor = dyn_cast_if_present<RankedTensorType>(type);
@@ -61,9 +41,8 @@ FailureOr<ModelInterface> nibble::readInterface(ModuleOp module) {
     return module.emitError("has no function 'main' to compile");
   std::vector<std::string> inputs, outputs;
   if (auto graph = main->getAttrOfType<onnx::GraphAttr>(onnx::kGraphAttrName)) {
-    inputs = getInputNames(main, graph);
-    for (Attribute entry : graph.getOutputs())
-      outputs.push_back(getName(entry));
+    inputs = onnx::getInputNames(graph, main.getBody().front());
+    outputs = onnx::getOutputNames(graph);
   }
   ModelInterface interface;
   if (failed(collect(main, main.getArgumentTypes(), "input", inputs,

@@ -82,3 +82,67 @@ func.func @repeated(%x: tensor<4xf32>, %e: tensor<4xf32>, %f: tensor<4x9xf32>) -
   } -> tensor<4x9xf32>
   return %b : tensor<4x9xf32>
 }
+
+// -----
+
+// A cheap op that reads one tensor of its size is repeated in each reader; one
+// that reads two is stored.
+
+// CHECK-LABEL: func @cheap(
+// CHECK-SAME: %[[X:.*]]: tensor<4x9xf32>, %[[B:.*]]: tensor<9xf32>
+// CHECK: linalg.generic {{.*}} iterator_types = ["parallel", "reduction"]} ins(%[[X]], %[[B]]
+// CHECK: arith.subf
+// CHECK: arith.maximumf
+// CHECK: linalg.generic {{.*}} iterator_types = ["parallel", "parallel"]} ins(%[[X]], %[[B]]
+// CHECK: arith.subf
+// CHECK: math.exp
+// CHECK-NOT: linalg.generic
+// CHECK: return
+#ij = affine_map<(i, j) -> (i, j)>
+func.func @cheap(%x: tensor<4x9xf32>, %b: tensor<9xf32>, %m: tensor<4xf32>, %e: tensor<4x9xf32>) -> (tensor<4xf32>, tensor<4x9xf32>) {
+  %s = linalg.generic {indexing_maps = [#ij, affine_map<(i, j) -> (j)>, #ij], iterator_types = ["parallel", "parallel"]}
+      ins(%x, %b : tensor<4x9xf32>, tensor<9xf32>) outs(%e : tensor<4x9xf32>) {
+  ^bb0(%p: f32, %q: f32, %o: f32):
+    %d = arith.subf %p, %q : f32
+    linalg.yield %d : f32
+  } -> tensor<4x9xf32>
+  %max = linalg.generic {indexing_maps = [#ij, affine_map<(i, j) -> (i)>], iterator_types = ["parallel", "reduction"]}
+      ins(%s : tensor<4x9xf32>) outs(%m : tensor<4xf32>) {
+  ^bb0(%p: f32, %o: f32):
+    %l = arith.maximumf %o, %p : f32
+    linalg.yield %l : f32
+  } -> tensor<4xf32>
+  %y = linalg.generic {indexing_maps = [#ij, #ij], iterator_types = ["parallel", "parallel"]}
+      ins(%s : tensor<4x9xf32>) outs(%e : tensor<4x9xf32>) {
+  ^bb0(%p: f32, %o: f32):
+    %l = math.exp %p : f32
+    linalg.yield %l : f32
+  } -> tensor<4x9xf32>
+  return %max, %y : tensor<4xf32>, tensor<4x9xf32>
+}
+
+// CHECK-LABEL: func @two_tensors(
+// CHECK-COUNT-1: arith.addf
+// CHECK-NOT: arith.addf
+// CHECK: return
+func.func @two_tensors(%x: tensor<4x9xf32>, %b: tensor<4x9xf32>, %e: tensor<4x9xf32>) -> (tensor<4x9xf32>, tensor<4x9xf32>) {
+  %s = linalg.generic {indexing_maps = [#ij, #ij, #ij], iterator_types = ["parallel", "parallel"]}
+      ins(%x, %b : tensor<4x9xf32>, tensor<4x9xf32>) outs(%e : tensor<4x9xf32>) {
+  ^bb0(%p: f32, %q: f32, %o: f32):
+    %d = arith.addf %p, %q : f32
+    linalg.yield %d : f32
+  } -> tensor<4x9xf32>
+  %y = linalg.generic {indexing_maps = [#ij, #ij], iterator_types = ["parallel", "parallel"]}
+      ins(%s : tensor<4x9xf32>) outs(%e : tensor<4x9xf32>) {
+  ^bb0(%p: f32, %o: f32):
+    %l = arith.negf %p : f32
+    linalg.yield %l : f32
+  } -> tensor<4x9xf32>
+  %z = linalg.generic {indexing_maps = [#ij, #ij], iterator_types = ["parallel", "parallel"]}
+      ins(%s : tensor<4x9xf32>) outs(%e : tensor<4x9xf32>) {
+  ^bb0(%p: f32, %o: f32):
+    %l = math.exp %p : f32
+    linalg.yield %l : f32
+  } -> tensor<4x9xf32>
+  return %y, %z : tensor<4x9xf32>, tensor<4x9xf32>
+}

@@ -34,7 +34,7 @@ func.func @floats(%x: memref<?x3xf32>, %w: memref<192xf32>, %b: memref<2xf32>, %
 
 // CHECK-LABEL: func @attention
 // CHECK: memref.subview
-// CHECK: call @nibble_f32_transposed
+// CHECK: call @nibble_f32_transposed_sum
 func.func @attention(%q: memref<2x?x64xf32>, %k: memref<2x?x64xf32>, %s: memref<2x?x?xf32>) {
   linalg.generic {indexing_maps = [affine_map<(b, m, d, n) -> (b, m, d)>,
       affine_map<(b, m, d, n) -> (b, n, d)>, affine_map<(b, m, d, n) -> (b, m, n)>],
@@ -46,6 +46,106 @@ func.func @attention(%q: memref<2x?x64xf32>, %k: memref<2x?x64xf32>, %s: memref<
     linalg.yield %t : f32
   }
   return
+}
+
+// A convolution gathers its windows; what its sums start with is the kernel's
+// business where it is all that is in the result.
+
+// CHECK-LABEL: func @convolution
+// CHECK-NOT: linalg
+// CHECK: %[[TAPS:.*]] = memref.alloc(%{{.*}}) : memref<?xindex>
+// CHECK: scf.parallel
+// CHECK: call @nibble_f32_convolution_stride2_bias(%{{.*}}, %{{.*}}, %{{.*}}, %[[TAPS]]
+// CHECK: memref.dealloc %[[TAPS]]
+func.func @convolution(%x: memref<?x3x?x?xf32>, %w: memref<16x3x3x3xf32>, %b: memref<16xf32>, %n: index) -> memref<?x16x?x?xf32> {
+  %y = memref.alloc(%n, %n, %n) : memref<?x16x?x?xf32>
+  linalg.generic {indexing_maps = [affine_map<(n, m, i, j) -> (m)>,
+      affine_map<(n, m, i, j) -> (n, m, i, j)>],
+      iterator_types = ["parallel", "parallel", "parallel", "parallel"]}
+      ins(%b : memref<16xf32>) outs(%y : memref<?x16x?x?xf32>) {
+  ^bb0(%in: f32, %out: f32):
+    linalg.yield %in : f32
+  }
+  linalg.generic {indexing_maps = [
+      affine_map<(n, m, i, c, k, l, j) -> (n, c, i + k * 2, j * 2 + l)>,
+      affine_map<(n, m, i, c, k, l, j) -> (m, c, k, l)>,
+      affine_map<(n, m, i, c, k, l, j) -> (n, m, i, j)>],
+      iterator_types = ["parallel", "parallel", "parallel", "reduction", "reduction", "reduction", "parallel"]}
+      ins(%x, %w : memref<?x3x?x?xf32>, memref<16x3x3x3xf32>)
+      outs(%y : memref<?x16x?x?xf32>) {
+  ^bb0(%a: f32, %f: f32, %out: f32):
+    %p = arith.mulf %a, %f : f32
+    %s = arith.addf %out, %p : f32
+    linalg.yield %s : f32
+  }
+  return %y : memref<?x16x?x?xf32>
+}
+
+// One output channel for each input needs no panel.
+
+// CHECK-LABEL: func @depthwise
+// CHECK: call @nibble_f32_direct_convolution_stride1_sum
+func.func @depthwise(%x: memref<1x8x1x9x9xf32>, %w: memref<8x1x1x3x3xf32>, %y: memref<1x8x1x7x7xf32>) {
+  linalg.generic {indexing_maps = [
+      affine_map<(n, g, m, i, c, k, l, j) -> (n, g, c, i + k, j + l)>,
+      affine_map<(n, g, m, i, c, k, l, j) -> (g, m, c, k, l)>,
+      affine_map<(n, g, m, i, c, k, l, j) -> (n, g, m, i, j)>],
+      iterator_types = ["parallel", "parallel", "parallel", "parallel", "reduction", "reduction", "reduction", "parallel"]}
+      ins(%x, %w : memref<1x8x1x9x9xf32>, memref<8x1x1x3x3xf32>)
+      outs(%y : memref<1x8x1x7x7xf32>) {
+  ^bb0(%a: f32, %f: f32, %out: f32):
+    %p = arith.mulf %f, %a : f32
+    %s = arith.addf %p, %out : f32
+    linalg.yield %s : f32
+  }
+  return
+}
+
+// The bias is written to before the sums start.
+
+// CHECK-LABEL: func @changed_bias
+// CHECK: linalg.generic
+// CHECK: call @nibble_f32_convolution_stride1_sum
+func.func @changed_bias(%x: memref<1x3x9xf32>, %w: memref<4x3x3xf32>, %b: memref<4xf32>, %zero: f32) -> memref<1x4x7xf32> {
+  %y = memref.alloc() : memref<1x4x7xf32>
+  linalg.generic {indexing_maps = [affine_map<(n, m, i) -> (m)>, affine_map<(n, m, i) -> (n, m, i)>],
+      iterator_types = ["parallel", "parallel", "parallel"]}
+      ins(%b : memref<4xf32>) outs(%y : memref<1x4x7xf32>) {
+  ^bb0(%in: f32, %out: f32):
+    linalg.yield %in : f32
+  }
+  linalg.fill ins(%zero : f32) outs(%b : memref<4xf32>)
+  linalg.generic {indexing_maps = [affine_map<(n, m, c, k, i) -> (n, c, i + k)>,
+      affine_map<(n, m, c, k, i) -> (m, c, k)>, affine_map<(n, m, c, k, i) -> (n, m, i)>],
+      iterator_types = ["parallel", "parallel", "reduction", "reduction", "parallel"]}
+      ins(%x, %w : memref<1x3x9xf32>, memref<4x3x3xf32>) outs(%y : memref<1x4x7xf32>) {
+  ^bb0(%a: f32, %f: f32, %out: f32):
+    %p = arith.mulf %a, %f : f32
+    %s = arith.addf %out, %p : f32
+    linalg.yield %s : f32
+  }
+  return %y : memref<1x4x7xf32>
+}
+
+// What is filled with zeros before is written, not added to.
+
+// CHECK-LABEL: func @from_zero
+// CHECK-NOT: linalg
+// CHECK: call @nibble_f32_matrix(
+func.func @from_zero(%a: memref<5x7xf32>, %b: memref<7x9xf32>) -> memref<5x9xf32> {
+  %zero = arith.constant 0.0 : f32
+  %s = memref.alloc() : memref<5x9xf32>
+  linalg.fill ins(%zero : f32) outs(%s : memref<5x9xf32>)
+  linalg.generic {indexing_maps = [affine_map<(m, k, n) -> (m, k)>,
+      affine_map<(m, k, n) -> (k, n)>, affine_map<(m, k, n) -> (m, n)>],
+      iterator_types = ["parallel", "reduction", "parallel"]}
+      ins(%a, %b : memref<5x7xf32>, memref<7x9xf32>) outs(%s : memref<5x9xf32>) {
+  ^bb0(%x: f32, %y: f32, %c: f32):
+    %p = arith.mulf %x, %y : f32
+    %t = arith.addf %c, %p : f32
+    linalg.yield %t : f32
+  }
+  return %s : memref<5x9xf32>
 }
 
 // CHECK-DAG: func.func private @nibble_quantize_rows

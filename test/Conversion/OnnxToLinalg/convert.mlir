@@ -125,4 +125,20 @@ func.func @softmax(%x: tensor<2x5xf32>) -> tensor<2x5xf32> {
   %y = onnx.node "Softmax"(%x) outputs ["y"] : (tensor<2x5xf32>) -> tensor<2x5xf32>
   return %y : tensor<2x5xf32>
 }
+
+// The sizes of a padded convolution's result are those of its input plus a
+// constant, so that a sum of two has no dimensions to stretch.
+// CHECK-LABEL: func.func @same_sizes(
+// CHECK-NOT: arith.select
+// CHECK: arith.maximumf
+// CHECK-NOT: tensor.extract
+// CHECK: linalg.generic {{.*}} ins(%{{.*}}, %{{.*}} : tensor<1x2x?x?xf32>, tensor<1x2x?x?xf32>)
+// CHECK-NEXT: ^bb0
+// CHECK-NEXT: arith.addf
+func.func @same_sizes(%x: tensor<1x2x?x?xf32>, %w: tensor<2x2x3x3xf32>) -> tensor<1x2x?x?xf32> {
+  %c = onnx.node "Conv"(%x, %w) outputs ["c"] {pads = array<i64: 1, 1, 1, 1>} : (tensor<1x2x?x?xf32>, tensor<2x2x3x3xf32>) -> tensor<1x2x?x?xf32>
+  %r = onnx.node "Relu"(%x) outputs ["r"] : (tensor<1x2x?x?xf32>) -> tensor<1x2x?x?xf32>
+  %y = onnx.node "Add"(%c, %r) outputs ["y"] : (tensor<1x2x?x?xf32>, tensor<1x2x?x?xf32>) -> tensor<1x2x?x?xf32>
+  return %y : tensor<1x2x?x?xf32>
+}
 }

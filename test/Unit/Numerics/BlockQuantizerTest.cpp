@@ -676,8 +676,8 @@ TEST(RoundingQuantizer, FollowsTheScheme) {
   RoundingQuantizer quantizer(ScaleSearch::LeastSquares);
   auto q = quantizer.quantize(weight, statistics, *parseScheme("w4g64s"), 1);
   ASSERT_TRUE(q);
-  EXPECT_EQ(q->scales.size(), 20u);
-  EXPECT_TRUE(q->zeroPoints.empty());
+  EXPECT_EQ(q->matrix.scales.size(), 20u);
+  EXPECT_TRUE(q->matrix.zeroPoints.empty());
   statistics.inputSquares.pop_back();
   auto bad = quantizer.quantize(weight, statistics, *parseScheme("w4c"), 1);
   EXPECT_NE(bad.error().find("95 inputs"), std::string::npos);

@@ -10,7 +10,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "nibble/Numerics/Packing.h"
-#include "nibble/Numerics/WeightQuantizer.h"
+#include "nibble/Numerics/RecipeQuantizer.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -54,17 +54,66 @@ extern "C" int nibbleTestQuantize(const float *weight, size_t K, size_t N,
     statistics.inputSquares.assign(inputSquares, inputSquares + K);
   RoundingQuantizer quantizer(leastSquares ? ScaleSearch::LeastSquares
                                            : ScaleSearch::MinMax);
-  auto result = quantizer.quantize(MatrixView::rowMajor(weight, K, N),
-                                   statistics, *parsed, threads);
-  if (!result) {
-    std::fprintf(stderr, "%s\n", result.error().c_str());
+  auto quantized = quantizer.quantize(MatrixView::rowMajor(weight, K, N),
+                                      statistics, *parsed, threads);
+  if (!quantized) {
+    std::fprintf(stderr, "%s\n", quantized.error().c_str());
     return 1;
   }
+  const QuantizedMatrix *result = &quantized->matrix;
   std::copy(result->codes.begin(), result->codes.end(), codes);
   std::copy(result->scales.begin(), result->scales.end(), scales);
   if (zeroPoints)
     std::copy(result->zeroPoints.begin(), result->zeroPoints.end(), zeroPoints);
   *squaredError = result->squaredError;
+  return 0;
+}
+
+/// The [K, K] second moments of an input; freed by nibbleTestFreeHessian.
+extern "C" void *nibbleTestMakeHessian(const double *moments, size_t K,
+                                       uint64_t rows) {
+  return new std::shared_ptr<const InputHessian>(
+      std::make_shared<const InputHessian>(
+          std::vector<double>(moments, moments + K * K), rows));
+}
+
+extern "C" void nibbleTestFreeHessian(void *hessian) {
+  delete static_cast<std::shared_ptr<const InputHessian> *>(hessian);
+}
+
+/// As nibbleTestQuantize, by RecipeQuantizer. `objective` is a ScaleObjective;
+/// `losses` gets those of rounding, GPTQ, the end and the output.
+extern "C" int nibbleTestQuantizeByRecipe(
+    const float *weight, size_t K, size_t N, const char *scheme, void *hessian,
+    double damping, int objective, unsigned rounds, unsigned threads,
+    uint8_t *codes, float *scales, uint8_t *zeroPoints, double *losses) {
+  auto parsed = parseScheme(scheme);
+  if (!parsed) {
+    std::fprintf(stderr, "%s\n", parsed.error().c_str());
+    return 1;
+  }
+  WeightStatistics statistics;
+  statistics.hessian =
+      *static_cast<std::shared_ptr<const InputHessian> *>(hessian);
+  RecipeOptions options;
+  options.damping.damping = damping;
+  options.scales = static_cast<ScaleObjective>(objective);
+  options.rounds = rounds;
+  auto result = RecipeQuantizer(options).quantize(
+      MatrixView::rowMajor(weight, K, N), statistics, *parsed, threads);
+  if (!result) {
+    std::fprintf(stderr, "%s\n", result.error().c_str());
+    return 1;
+  }
+  const QuantizedMatrix &matrix = result->matrix;
+  std::copy(matrix.codes.begin(), matrix.codes.end(), codes);
+  std::copy(matrix.scales.begin(), matrix.scales.end(), scales);
+  if (zeroPoints)
+    std::copy(matrix.zeroPoints.begin(), matrix.zeroPoints.end(), zeroPoints);
+  losses[0] = result->losses.rounding;
+  losses[1] = result->losses.gptq;
+  losses[2] = result->losses.end;
+  losses[3] = result->losses.output;
   return 0;
 }
 

@@ -4,7 +4,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "QuantizeConstant.h"
+#include "nibble/Dialect/Nibble/Transforms/QuantizeConstant.h"
 
 #include "nibble/Dialect/Nibble/IR/NibbleOps.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
@@ -167,6 +167,21 @@ Scheme getScheme(QuantizedAttr encoding) {
   return scheme;
 }
 
+/// Notes on the weight what became of it.
+void describe(const QuantizedWeight &weight, Operation *assemble) {
+  Builder builder(assemble->getContext());
+  const HessianLosses &losses = weight.losses;
+  if (!std::isnan(losses.output))
+    assemble->setAttr(kOutputErrorAttrName,
+                      builder.getF64FloatAttr(losses.output));
+  if (!std::isnan(losses.rounding) && !std::isnan(losses.end))
+    assemble->setAttr(kLossesAttrName, builder.getDenseF64ArrayAttr(
+                                           {losses.rounding, losses.end}));
+  SmallVector<StringRef> notes(weight.notes.begin(), weight.notes.end());
+  if (!notes.empty())
+    assemble->setAttr(kNotesAttrName, builder.getStrArrayAttr(notes));
+}
+
 } // namespace
 
 LogicalResult nibble::quantizeConstant(ConstantOp constant,
@@ -202,11 +217,12 @@ LogicalResult nibble::quantizeConstant(ConstantOp constant,
                         : MatrixView::columnMajor(
                               scattered ? moved.data() : floats->data(), K, N);
   Scheme scheme = getScheme(encoding);
-  Result<QuantizedMatrix> quantized =
+  Result<QuantizedWeight> result =
       quantizer.quantize(view, statistics, scheme, threads);
-  if (!quantized)
+  if (!result)
     return constant.emitError("tensor '")
-           << constant.getName() << "': " << quantized.error();
+           << constant.getName() << "': " << result.error();
+  QuantizedMatrix *quantized = &result->matrix;
   floats->release();
 
   auto quantizedType =
@@ -244,6 +260,7 @@ LogicalResult nibble::quantizeConstant(ConstantOp constant,
   double sqnr = 10 * std::log10(quantized->squaredNorm /
                                 std::max(quantized->squaredError, 1e-300));
   assemble->setAttr(kSqnrAttrName, builder.getF64FloatAttr(sqnr));
+  describe(*result, assemble);
   constant.getResult().replaceAllUsesWith(assemble.getResult());
   constant.erase();
   return success();

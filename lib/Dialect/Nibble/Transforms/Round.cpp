@@ -6,8 +6,8 @@
 
 #include "nibble/Dialect/Nibble/Transforms/Round.h"
 
-#include "QuantizeConstant.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
+#include "nibble/Dialect/Nibble/Transforms/QuantizeConstant.h"
 
 namespace nibble {
 #define GEN_PASS_DEF_NIBBLEROUND

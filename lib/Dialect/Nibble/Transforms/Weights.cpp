@@ -6,6 +6,9 @@
 
 #include "nibble/Dialect/Nibble/Transforms/Weights.h"
 
+#include "nibble/Dialect/Nibble/Transforms/Passes.h"
+#include "nibble/Dialect/Onnx/IR/ValueNames.h"
+
 #include "mlir/IR/Builders.h"
 
 using namespace mlir;
@@ -21,6 +24,25 @@ std::optional<unsigned> nibble::getWeightOperand(NodeOp node) {
   if (operand && node.getInputs().size() <= *operand)
     return std::nullopt;
   return operand;
+}
+
+bool nibble::isProduct(NodeOp node) {
+  return getWeightOperand(node) && !node.isOnnx("Gather");
+}
+
+ConstantOp nibble::getChosenWeight(NodeOp node) {
+  std::optional<unsigned> operand = getWeightOperand(node);
+  if (!operand)
+    return {};
+  MatrixSource source = getMatrixSource(node.getInputs()[*operand]);
+  auto constant = source.value.getDefiningOp<ConstantOp>();
+  return constant && constant->hasAttr(kEncodingAttrName) ? constant
+                                                          : ConstantOp();
+}
+
+std::string nibble::getProbeId(NodeOp node) {
+  std::string name = getValueName(node.getInputs()[0]);
+  return name.empty() ? node.getDisplayName() + "/input" : name;
 }
 
 std::optional<unsigned> nibble::getFilterChannelAxis(NodeOp node) {

@@ -20,6 +20,20 @@ inline constexpr llvm::StringLiteral kEncodingAttrName = "nibble.encoding";
 inline constexpr llvm::StringLiteral kKeptAttrName = "nibble.kept";
 /// Attribute of a nibble.assemble: signal-to-noise ratio of the weight in dB.
 inline constexpr llvm::StringLiteral kSqnrAttrName = "nibble.sqnr";
+/// Attribute of a nibble.assemble: the squared error of what the weight computes
+/// from the calibration data, relative to what the float weight computes.
+inline constexpr llvm::StringLiteral kOutputErrorAttrName =
+    "nibble.output_error";
+/// The same for rounding to nearest, and for what was chosen, with the damping
+/// that the algorithm works with.
+inline constexpr llvm::StringLiteral kLossesAttrName = "nibble.losses";
+/// Attribute of a nibble.assemble: where its algorithm departed from the plain
+/// method, in words.
+inline constexpr llvm::StringLiteral kNotesAttrName = "nibble.notes";
+/// Attribute of a nibble.observe: what is to be measured of its operand.
+inline constexpr llvm::StringLiteral kStatisticsAttrName = "nibble.statistics";
+/// Attribute of a module: the ids of its probes, by their number.
+inline constexpr llvm::StringLiteral kObserversAttrName = "nibble.observers";
 
 /// Attributes of an onnx.node, a product with a constant weight: the least and
 /// largest number of its input and of its result; the mean of each channel of

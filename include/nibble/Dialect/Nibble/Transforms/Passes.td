@@ -54,6 +54,57 @@ def NibbleAssignSchemes : Pass<"nibble-assign-schemes", "::mlir::ModuleOp"> {
   ];
 }
 
+def NibbleInsertObservers : Pass<"nibble-insert-observers", "::mlir::ModuleOp"> {
+  let summary = "Put calibration probes before the nodes that get quantized";
+  let description = [{
+    Lets each node whose weight has a `nibble.encoding` read its input through a
+    `nibble.observe`, whose id is the name of that input. Nodes that read the
+    same value share one probe. `nibble.statistics` on the probe says what is to
+    be measured: `moments` (second moments, the Hessian of GPTQ), `magnitudes`
+    (of each channel) or `range`.
+
+    ```mlir
+    %y = onnx.node "MatMul"(%x, %w) outputs ["y"] …
+    ```
+    becomes
+    ```mlir
+    %0 = nibble.observe "x" %x {nibble.statistics = ["moments"]} : tensor<?x64xf32>
+    %y = onnx.node "MatMul"(%0, %w) outputs ["y"] …
+    ```
+  }];
+  let dependentDialects = ["::nibble::NibbleDialect"];
+  let options = [
+    ListOption<"kinds", "statistics", "std::string",
+               "What to measure: moments, magnitudes, range (default: moments)">
+  ];
+  let statistics = [
+    Statistic<"numObservers", "observers", "Probes that were inserted">
+  ];
+}
+
+def NibbleCallObservers : Pass<"nibble-call-observers", "::mlir::ModuleOp"> {
+  let summary = "Turn calibration probes into calls of the runtime";
+  let description = [{
+    A `nibble.observe` of floats becomes a call of `nibble_runtime_observe_f32`
+    (f16, bf16, f64), which gets the number of the probe and the tensor
+    (docs/Spec.md, S15). The ids by number are in `nibble.observers` of the
+    module. Without this pass probes only pass their operand through.
+
+    ```mlir
+    %0 = nibble.observe "x" %x : tensor<?x64xf32>
+    ```
+    becomes
+    ```mlir
+    %1 = tensor.cast %x : tensor<?x64xf32> to tensor<*xf32>
+    call @nibble_runtime_observe_f32(%c0, %1) : (i64, tensor<*xf32>) -> ()
+    ```
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::func::FuncDialect",
+    "::mlir::tensor::TensorDialect"
+  ];
+}
+
 def NibbleRound : Pass<"nibble-round", "::mlir::ModuleOp"> {
   let summary = "Round weights to the nearest codes";
   let description = [{

@@ -17,6 +17,17 @@ namespace nibble {
 /// of Gather; std::nullopt for other nodes.
 std::optional<unsigned> getWeightOperand(onnx::NodeOp node);
 
+/// Whether the weight of `node` is multiplied with its first input, rather than
+/// read by index.
+bool isProduct(onnx::NodeOp node);
+
+/// The constant behind the weight of `node` if it will be quantized
+/// (nibble.encoding), or null.
+onnx::ConstantOp getChosenWeight(onnx::NodeOp node);
+
+/// The id of the probe that sees what the weight of `node` is multiplied with.
+std::string getProbeId(onnx::NodeOp node);
+
 /// The dimension of a convolution's weight (operand 1) that is its output
 /// channels; std::nullopt for nodes that are no Conv or ConvTranspose.
 std::optional<unsigned> getFilterChannelAxis(onnx::NodeOp node);

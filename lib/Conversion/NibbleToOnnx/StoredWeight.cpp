@@ -1,10 +1,10 @@
-//===- QuantizedWeight.cpp - A weight on its way out ----------------------===//
+//===- StoredWeight.cpp - A weight on its way out ----------------------===//
 //
 // Part of the Nibble project.
 //
 //===----------------------------------------------------------------------===//
 
-#include "QuantizedWeight.h"
+#include "StoredWeight.h"
 
 #include "nibble/Dialect/Nibble/Transforms/Weights.h"
 #include "nibble/Dialect/Onnx/IR/TensorData.h"
@@ -69,8 +69,8 @@ unsigned nibble::getReductionAxis(const WeightReader &reader) {
   return last != static_cast<bool>(reader.transpose) ? 1 : 0;
 }
 
-Result<QuantizedWeight> nibble::readWeight(AssembleOp op) {
-  QuantizedWeight weight;
+Result<StoredWeight> nibble::readWeight(AssembleOp op) {
+  StoredWeight weight;
   weight.op = op;
   weight.type = cast<RankedTensorType>(op.getResult().getType());
   weight.encoding = getQuantization(weight.type);

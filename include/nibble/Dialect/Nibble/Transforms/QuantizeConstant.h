@@ -4,8 +4,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef NIBBLE_LIB_DIALECT_NIBBLE_TRANSFORMS_QUANTIZECONSTANT_H
-#define NIBBLE_LIB_DIALECT_NIBBLE_TRANSFORMS_QUANTIZECONSTANT_H
+#ifndef NIBBLE_DIALECT_NIBBLE_TRANSFORMS_QUANTIZECONSTANT_H
+#define NIBBLE_DIALECT_NIBBLE_TRANSFORMS_QUANTIZECONSTANT_H
 
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
 #include "nibble/Numerics/WeightQuantizer.h"
@@ -22,4 +22,4 @@ mlir::LogicalResult quantizeConstant(onnx::ConstantOp constant,
 
 } // namespace nibble
 
-#endif // NIBBLE_LIB_DIALECT_NIBBLE_TRANSFORMS_QUANTIZECONSTANT_H
+#endif // NIBBLE_DIALECT_NIBBLE_TRANSFORMS_QUANTIZECONSTANT_H

@@ -1,11 +1,11 @@
-//===- QuantizedWeight.h - A weight on its way out --------------*- C++ -*-===//
+//===- StoredWeight.h - A weight on its way out --------------*- C++ -*-===//
 //
 // Part of the Nibble project.
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef NIBBLE_LIB_CONVERSION_NIBBLETOONNX_QUANTIZEDWEIGHT_H
-#define NIBBLE_LIB_CONVERSION_NIBBLETOONNX_QUANTIZEDWEIGHT_H
+#ifndef NIBBLE_LIB_CONVERSION_NIBBLETOONNX_STOREDWEIGHT_H
+#define NIBBLE_LIB_CONVERSION_NIBBLETOONNX_STOREDWEIGHT_H
 
 #include "nibble/Dialect/Nibble/IR/NibbleOps.h"
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
@@ -26,7 +26,7 @@ struct WeightReader {
 };
 
 /// The constants of a nibble.assemble, unpacked: a byte a code.
-struct QuantizedWeight {
+struct StoredWeight {
   AssembleOp op;
   std::string name;
   QuantizedAttr encoding;
@@ -43,7 +43,7 @@ struct QuantizedWeight {
 unsigned getReductionAxis(const WeightReader &reader);
 
 /// Reads the constants behind `op`; the failure says what no ONNX op holds.
-Result<QuantizedWeight> readWeight(AssembleOp op);
+Result<StoredWeight> readWeight(AssembleOp op);
 
 /// The ONNX name of the weight that `op` makes.
 std::string getWeightName(AssembleOp op);
@@ -79,22 +79,22 @@ public:
 
 /// Whether this weight and all its readers can be written in a format; if not,
 /// why.
-std::optional<std::string> whyNotMatMulNBits(const QuantizedWeight &weight);
-std::optional<std::string> whyNotBnb4(const QuantizedWeight &weight);
-std::optional<std::string> whyNotQdq(const QuantizedWeight &weight);
+std::optional<std::string> whyNotMatMulNBits(const StoredWeight &weight);
+std::optional<std::string> whyNotBnb4(const StoredWeight &weight);
+std::optional<std::string> whyNotQdq(const StoredWeight &weight);
 
 struct FormatCounts {
   unsigned matMuls = 0, gathers = 0;
 };
 
 /// Replace the readers of the weight; `op` is left without uses.
-FormatCounts writeMatMulNBits(const QuantizedWeight &weight,
+FormatCounts writeMatMulNBits(const StoredWeight &weight,
                               int64_t accuracyLevel);
-FormatCounts writeBnb4(const QuantizedWeight &weight);
-void writeQdq(const QuantizedWeight &weight);
+FormatCounts writeBnb4(const StoredWeight &weight);
+void writeQdq(const StoredWeight &weight);
 
 /// The opset of ONNX that DequantizeLinear needs for this weight.
-int64_t getQdqOpset(const QuantizedWeight &weight);
+int64_t getQdqOpset(const StoredWeight &weight);
 
 /// Replaces the reader by `product`, whose last dimension is that of the
 /// weight, with a Gemm's C added. Shared by the formats.
@@ -102,4 +102,4 @@ void replaceProduct(const WeightReader &reader, onnx::NodeOp product);
 
 } // namespace nibble
 
-#endif // NIBBLE_LIB_CONVERSION_NIBBLETOONNX_QUANTIZEDWEIGHT_H
+#endif // NIBBLE_LIB_CONVERSION_NIBBLETOONNX_STOREDWEIGHT_H

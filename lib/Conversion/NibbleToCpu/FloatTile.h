@@ -1,0 +1,85 @@
+//===- FloatTile.h - One tile of a product in f32 ---------------*- C++ -*-===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef NIBBLE_LIB_CONVERSION_NIBBLETOCPU_FLOATTILE_H
+#define NIBBLE_LIB_CONVERSION_NIBBLETOCPU_FLOATTILE_H
+
+#include "Kernels.h"
+
+namespace nibble {
+
+/// Inputs that a pass over the rows takes: a panel stays in the second cache.
+inline constexpr int64_t kDepth = 256;
+/// Rows whose totals are in the scratch, a multiple of a tile's rows.
+inline constexpr int64_t kPassRows = 96;
+
+/// scratch[row, 64] += x[first + row, k…] · panel[k…, 64] as a function
+/// (x: matrix, panel: buffer, panelStart: index, scratch: buffer,
+///  first row, rows, first k, ks: index)
+mlir::func::FuncOp getPanelProductFunction(mlir::ModuleOp module,
+                                           const KernelTarget &target);
+
+/// What a source of panels gives for some k: a buffer and where in it.
+struct Panel {
+  mlir::Value buffer;
+  mlir::Value start;
+};
+using PanelSource =
+    llvm::function_ref<Panel(mlir::Value firstK, mlir::Value countK)>;
+
+/// What the sums of a tile start with.
+struct TileStart {
+  enum Kind {
+    Zero,
+    /// A number of `bias` for each column of the result.
+    Columns,
+    /// A number of `bias` for each row, from `first` on.
+    Rows,
+    /// What is in the result.
+    Result
+  } kind = Zero;
+  mlir::Value bias;
+  mlir::Value first;
+};
+
+/// Writes one tile: the parts that do not depend on the source of the panels.
+class FloatTileBuilder {
+public:
+  FloatTileBuilder(KernelBuilder &kernel, const KernelTarget &target,
+                   mlir::Value x, mlir::Value y, mlir::Value tile);
+
+  /// All rows of x, pass after pass.
+  void build(mlir::func::FuncOp product, int64_t depth, const TileStart &start,
+             PanelSource source);
+  /// The rows of one pass.
+  void buildPass(mlir::Value first, mlir::func::FuncOp product, int64_t depth,
+                 const TileStart &start, PanelSource source);
+  mlir::Value getFirstColumn() const { return firstColumn; }
+  /// The first row of the pass that is built.
+  mlir::Value getPass() const { return pass; }
+  /// Columns of the result from the first of the tile on.
+  mlir::Value getColumns() const { return columns; }
+
+private:
+  void start(mlir::Value first, mlir::Value count, const TileStart &with);
+  void startVector(int64_t vector, mlir::Value source, mlir::Value place,
+                   const TileStart &with);
+  void finish(mlir::Value first, mlir::Value count);
+  /// Calls `full` where all lanes of a vector exist, else `partial`.
+  void forVector(
+      int64_t vector, llvm::function_ref<void(mlir::Value position)> full,
+      llvm::function_ref<void(mlir::Value position, mlir::Value mask)> partial);
+
+  KernelBuilder &kernel;
+  mlir::Value x, y;
+  int64_t lanes, vectors;
+  mlir::VectorType floats;
+  mlir::Value firstColumn, columns, scratch, pass;
+};
+
+} // namespace nibble
+
+#endif // NIBBLE_LIB_CONVERSION_NIBBLETOCPU_FLOATTILE_H
