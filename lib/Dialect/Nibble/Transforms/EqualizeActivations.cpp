@@ -6,13 +6,12 @@
 
 #include "nibble/Dialect/Nibble/Transforms/ActivationRanges.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
+#include "nibble/Dialect/Nibble/Transforms/ValueNames.h"
 #include "nibble/Dialect/Onnx/Utils/Affine.h"
 #include "nibble/Dialect/Onnx/Utils/NodeBuilder.h"
 #include "nibble/Dialect/Onnx/Utils/Opset.h"
 
-#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/BuiltinOps.h"
-#include "llvm/ADT/StringSet.h"
 
 #include <cmath>
 
@@ -68,11 +67,12 @@ struct OutputLevels {
   Factors steps, zeros;
 };
 
-struct EqualizeActivations
-    : nibble::impl::NibbleEqualizeActivationsBase<EqualizeActivations> {
-  using NibbleEqualizeActivationsBase::NibbleEqualizeActivationsBase;
-
-  void runOnOperation() override;
+/// Equalizes one graph.
+class Equalizer {
+public:
+  Equalizer(func::FuncOp graph, const ActivationRanges &ranges)
+      : graph(graph), ranges(ranges), names(graph) {}
+  EqualizedCounts run();
 
 private:
   void equalize(NodeOp node);
@@ -84,11 +84,10 @@ private:
                     const Factors &factors);
   void levelOutput(Product &product, const OutputLevels &levels);
 
-  void collectInputs(func::FuncOp func);
-  StringRef getValueName(Value value) const;
-
-  ActivationRanges ranges;
-  DenseMap<Value, StringRef> inputNames;
+  func::FuncOp graph;
+  const ActivationRanges &ranges;
+  ValueNames names;
+  EqualizedCounts counts;
 };
 
 } // namespace
@@ -131,30 +130,6 @@ static std::optional<Product> readProduct(NodeOp node) {
   return product;
 }
 
-/// Notes the ONNX names of a graph's inputs.
-void EqualizeActivations::collectInputs(func::FuncOp func) {
-  auto graph = func->getAttrOfType<GraphAttr>(kGraphAttrName);
-  if (!graph || func.isExternal())
-    return;
-  llvm::StringSet<> constants;
-  for (auto constant : func.getBody().front().getOps<ConstantOp>())
-    constants.insert(constant.getName());
-  unsigned argument = 0;
-  for (Attribute entry : graph.getInputs()) {
-    auto info = dyn_cast<ValueInfoAttr>(entry);
-    StringRef name =
-        info ? info.getName().getValue() : cast<StringAttr>(entry).getValue();
-    if (!constants.contains(name) && argument < func.getNumArguments())
-      inputNames[func.getArgument(argument++)] = name;
-  }
-}
-
-StringRef EqualizeActivations::getValueName(Value value) const {
-  if (auto node = value.getDefiningOp<NodeOp>())
-    return node.getOutputName(cast<OpResult>(value).getResultNumber());
-  return inputNames.lookup(value);
-}
-
 //===----------------------------------------------------------------------===//
 // Inputs
 //===----------------------------------------------------------------------===//
@@ -163,8 +138,8 @@ StringRef EqualizeActivations::getValueName(Value value) const {
 /// share the burden: s = sqrt(max|x| / max|w|), as in SmoothQuant
 /// (arXiv:2211.10438) with alpha 1/2. Where each channel has a filter of its
 /// own that has a scale of its own, s = max|x|. {1} where it is not worthwhile.
-Factors EqualizeActivations::chooseFactors(Product &product,
-                                           const ActivationRange &range) {
+Factors Equalizer::chooseFactors(Product &product,
+                                 const ActivationRange &range) {
   bool depthwise =
       product.groups == product.inputs && product.groups == product.outputs;
   if (range.min.size() != product.inputs ||
@@ -242,16 +217,15 @@ static bool divideProducer(Value value, const Factors &factors) {
 }
 
 /// Divides the input's channels and multiplies the weights; the new range.
-Range EqualizeActivations::divideInput(Product &product,
-                                       const ActivationRange &range,
-                                       const Factors &factors) {
+Range Equalizer::divideInput(Product &product, const ActivationRange &range,
+                             const Factors &factors) {
   Range result;
   for (size_t i = 0; i < range.min.size(); ++i)
     result.include(range.min[i] / getFactor(factors, i),
                    range.max[i] / getFactor(factors, i));
   if (factors.size() == 1)
     return result;
-  ++numInputs;
+  ++counts.inputs;
   product.forEach(
       [&](size_t, size_t input, double &weight) { weight *= factors[input]; });
   NodeOp node = product.node;
@@ -321,8 +295,7 @@ static bool isTooCoarse(const OutputLevels &levels,
 
 /// Gives every channel of a convolution's output all 256 codes: the filters and
 /// biases give y / step + zero point, and a product and a sum behind give y.
-void EqualizeActivations::levelOutput(Product &product,
-                                      const OutputLevels &levels) {
+void Equalizer::levelOutput(Product &product, const OutputLevels &levels) {
   Filter &filter = *product.filter;
   NodeOp node = product.node;
   OpBuilder builder(node.getContext());
@@ -337,7 +310,7 @@ void EqualizeActivations::levelOutput(Product &product,
                   makeRange(builder, levels.whole.low, levels.whole.high));
     return;
   }
-  ++numOutputs;
+  ++counts.outputs;
   bool sameZero = llvm::all_equal(zeros);
   double common = sameZero ? zeros.front() : std::nearbyint(kSteps / 2);
   filter.forEach(
@@ -390,9 +363,9 @@ static void noteMeans(Product &product, const ActivationRange &range,
                         builder.getDenseF32ArrayAttr(sums));
 }
 
-void EqualizeActivations::equalizeConvolution(Product &product,
-                                              const ActivationRange &input,
-                                              const ActivationRange &output) {
+void Equalizer::equalizeConvolution(Product &product,
+                                    const ActivationRange &input,
+                                    const ActivationRange &output) {
   NodeOp node = product.node;
   OutputLevels levels = getOutputLevels(node, output);
   bool fits = output.min.size() == product.outputs &&
@@ -411,8 +384,7 @@ void EqualizeActivations::equalizeConvolution(Product &product,
   product.filter->write();
 }
 
-void EqualizeActivations::equalizeMatrix(Product &product,
-                                         const ActivationRange &input) {
+void Equalizer::equalizeMatrix(Product &product, const ActivationRange &input) {
   NodeOp node = product.node;
   Factors factors = chooseFactors(product, input);
   Range range = divideInput(product, input, factors);
@@ -430,11 +402,11 @@ void EqualizeActivations::equalizeMatrix(Product &product,
   old.getDefiningOp()->erase();
 }
 
-void EqualizeActivations::equalize(NodeOp node) {
+void Equalizer::equalize(NodeOp node) {
   auto product = readProduct(node);
   if (!product)
     return;
-  auto input = ranges.find(getValueName(node.getInputs()[0]));
+  auto input = ranges.find(names.lookup(node.getInputs()[0]));
   auto output = ranges.find(node.getOutputName(0));
   if (input == ranges.end())
     return;
@@ -444,20 +416,43 @@ void EqualizeActivations::equalize(NodeOp node) {
     equalizeConvolution(*product, input->second, output->second);
 }
 
-void EqualizeActivations::runOnOperation() {
-  auto read = readActivationRanges(rangesFile);
-  if (!read) {
-    emitError(UnknownLoc::get(&getContext()))
-        << llvm::toString(read.takeError());
-    return signalPassFailure();
-  }
-  ranges = std::move(*read);
-  for (auto func : getOperation().getOps<func::FuncOp>())
-    collectInputs(func);
+EqualizedCounts Equalizer::run() {
   SmallVector<NodeOp> nodes;
-  getOperation().walk([&](NodeOp node) { nodes.push_back(node); });
+  graph.walk([&](NodeOp node) { nodes.push_back(node); });
   for (NodeOp node : nodes)
     equalize(node);
-  if (!nodes.empty())
-    requireFreeInitializers(getOperation());
+  return counts;
 }
+
+EqualizedCounts nibble::equalizeActivations(ModuleOp module,
+                                            const ActivationRanges &ranges) {
+  EqualizedCounts total;
+  for (auto graph : module.getOps<func::FuncOp>()) {
+    if (graph.isExternal())
+      continue;
+    EqualizedCounts counts = Equalizer(graph, ranges).run();
+    total.inputs += counts.inputs;
+    total.outputs += counts.outputs;
+  }
+  requireFreeInitializers(module);
+  return total;
+}
+
+namespace {
+struct EqualizeActivations
+    : nibble::impl::NibbleEqualizeActivationsBase<EqualizeActivations> {
+  using NibbleEqualizeActivationsBase::NibbleEqualizeActivationsBase;
+
+  void runOnOperation() override {
+    auto ranges = readActivationRanges(rangesFile);
+    if (!ranges) {
+      emitError(UnknownLoc::get(&getContext()))
+          << llvm::toString(ranges.takeError());
+      return signalPassFailure();
+    }
+    EqualizedCounts counts = equalizeActivations(getOperation(), *ranges);
+    numInputs += counts.inputs;
+    numOutputs += counts.outputs;
+  }
+};
+} // namespace
