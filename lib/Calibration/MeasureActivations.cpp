@@ -14,8 +14,8 @@
 #include "mlir/IR/Builders.h"
 
 #include <cmath>
+#include <cstring>
 #include <map>
-#include <mutex>
 
 using namespace mlir;
 using namespace nibble;
@@ -53,25 +53,36 @@ std::string getProbeId(StringRef name, bool isLast) {
   return ((isLast ? "-" : "1") + name).str();
 }
 
+void measure(StringRef id, ArrayRef<int64_t> shape, ArrayRef<float> values,
+             Channels &channels) {
+  size_t axis = id.consume_front("-") ? shape.size() - 1 : 1;
+  id.consume_front("1");
+  if (axis >= shape.size())
+    return;
+  size_t count = shape[axis], inner = 1;
+  for (int64_t extent : shape.drop_front(axis + 1))
+    inner *= extent;
+  std::vector<Channel> &found = channels[id.str()];
+  found.resize(count);
+  for (size_t i = 0; i < values.size(); ++i)
+    found[i / inner % count].add(values[i]);
+}
+
+/// An input of the model, of f32.
+void measure(StringRef id, const HostTensor &tensor, Channels &channels) {
+  std::vector<float> values(tensor.bytes.size() / sizeof(float));
+  std::memcpy(values.data(), tensor.bytes.data(),
+              values.size() * sizeof(float));
+  measure(id, tensor.shape, values, channels);
+}
+
 class RangeObserver : public RunObserver {
 public:
   RangeObserver(ArrayRef<std::string> probes, Channels &channels)
       : probes(probes), channels(channels) {}
 
   void observe(size_t probe, const ObservedTensor &tensor) override {
-    StringRef id = probes[probe];
-    size_t rank = tensor.shape.size();
-    size_t axis = id.consume_front("-") ? rank - 1 : 1;
-    id.consume_front("1");
-    if (axis >= rank)
-      return;
-    size_t count = tensor.shape[axis], inner = 1;
-    for (size_t i = axis + 1; i < rank; ++i)
-      inner *= tensor.shape[i];
-    std::vector<Channel> &found = channels[id.str()];
-    found.resize(count);
-    for (size_t i = 0; i < tensor.values.size(); ++i)
-      found[i / inner % count].add(tensor.values[i]);
+    measure(probes[probe], tensor.shape, tensor.values, channels);
   }
 
 private:
@@ -81,19 +92,29 @@ private:
 
 } // namespace
 
-static void insertProbes(func::FuncOp main) {
+/// Puts probes behind what products read and give. The ids for the inputs of
+/// the model, which are measured as they are given, go to `inputs`.
+static void insertProbes(func::FuncOp main,
+                         std::map<unsigned, std::string> &inputs) {
   ValueNames names(main);
-  llvm::DenseSet<Value> known;
   auto probe = [&](Value value, bool isLast) {
     auto type = dyn_cast<RankedTensorType>(value.getType());
+    // Another probe may have seen it.
+    if (value.getDefiningOp<ObserveOp>())
+      return;
     StringRef name = names.lookup(value);
     if (!type || !type.getElementType().isF32() || name.empty() ||
-        getConstantValue(value) || !known.insert(value).second)
+        getConstantValue(value))
       return;
+    if (auto argument = dyn_cast<BlockArgument>(value)) {
+      inputs[argument.getArgNumber()] = getProbeId(name, isLast);
+      return;
+    }
     OpBuilder builder(main.getContext());
     builder.setInsertionPointAfterValue(value);
-    ObserveOp::create(builder, value.getLoc(), type, getProbeId(name, isLast),
-                      value);
+    auto observe = ObserveOp::create(builder, value.getLoc(), type,
+                                     getProbeId(name, isLast), value);
+    value.replaceAllUsesExcept(observe.getResult(), observe);
   };
   SmallVector<NodeOp> nodes(main.getBody().front().getOps<NodeOp>());
   for (NodeOp node : nodes) {
@@ -122,11 +143,13 @@ static ActivationRange getRange(ArrayRef<Channel> channels) {
 FailureOr<ActivationRanges>
 nibble::measureActivations(ModuleOp module, const CalibrationData &data,
                            unsigned threads) {
+  module.getContext()->loadDialect<NibbleDialect>();
   OwningOpRef<ModuleOp> copy = module.clone();
   auto main = copy->lookupSymbol<func::FuncOp>("main");
   if (!main || main.isExternal())
     return module.emitError("has no function 'main' to run");
-  insertProbes(main);
+  std::map<unsigned, std::string> measuredInputs;
+  insertProbes(main, measuredInputs);
   CompileOptions options;
   options.reference = false;
   options.compute = "f32";
@@ -145,6 +168,8 @@ nibble::measureActivations(ModuleOp module, const CalibrationData &data,
         continue;
       }
       RangeObserver observer((*model)->getProbes(), samples[sample]);
+      for (auto &[index, id] : measuredInputs)
+        measure(id, (*inputs)[index], samples[sample]);
       auto outputs = (*model)->run(*inputs, &observer);
       if (!outputs)
         failures[sample] = llvm::toString(outputs.takeError());
