@@ -333,7 +333,7 @@ int Quantizer::reportNothing() {
     llvm::errs() << "its weights are quantized already (nibble inspect shows "
                     "how; nibble convert changes their format)\n";
   } else if (plan.kept.empty()) {
-    llvm::errs() << "the model has no MatMul or Gemm with a constant weight\n";
+    llvm::errs() << "the model has no product with a constant weight\n";
   } else {
     llvm::errs() << "\n";
     for (const KeptNode &kept : plan.kept)
@@ -360,6 +360,15 @@ int Quantizer::checkMethod() {
                 " is written as QuantizeLinear and DequantizeLinear; leave out "
                 "--format " +
                 command.format);
+  if (command.activations != "float") {
+    Result<Scheme> scheme = parseScheme(command.scheme);
+    if (!scheme || scheme->storage.bits != 8 || !scheme->symmetric ||
+        scheme->granularity == Granularity::Group)
+      return fail("--activations " + command.activations +
+                  " is for weights of 8 bits with a scale for each channel and "
+                  "no zero point, not " +
+                  command.scheme + "; add --scheme w8cs");
+  }
   if (getMethod(command) == "round" || !command.calibration.empty())
     return ExitSuccess;
   return fail("--method " + getMethod(command) +
