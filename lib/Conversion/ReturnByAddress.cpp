@@ -41,6 +41,12 @@ static void storeResults(func::ReturnOp end, Value address) {
 namespace {
 struct ReturnByAddress : nibble::impl::ReturnByAddressBase<ReturnByAddress> {
   void runOnOperation() override {
+    // What bufferization asked of functions of the runtime says nothing to
+    // LLVM.
+    for (auto function : getOperation().getOps<func::FuncOp>())
+      if (function.isExternal())
+        for (unsigned i = 0; i < function.getNumArguments(); ++i)
+          function.removeArgAttr(i, "bufferization.access");
     auto main = getOperation().lookupSymbol<func::FuncOp>("main");
     if (!main || main.isExternal() || main.getNumResults() == 0)
       return;

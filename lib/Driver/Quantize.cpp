@@ -9,6 +9,7 @@
 #include "StageFolder.h"
 #include "Verify.h"
 #include "nibble/Calibration/Calibrate.h"
+#include "nibble/Calibration/MeasureActivations.h"
 #include "nibble/Conversion/NibbleToOnnx.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Nibble/Transforms/QuantizeConstant.h"
@@ -37,6 +38,7 @@ public:
   int run();
 
 private:
+  LogicalResult prepareActivations(ModuleOp module);
   LogicalResult assign(ModuleOp module);
   LogicalResult quantizeWeights(ModuleOp module);
   LogicalResult round(ModuleOp module);
@@ -72,6 +74,29 @@ static std::vector<std::string> collectRules(const QuantizeCommand &command) {
   return rules;
 }
 
+/// Measures what products read and give, and makes their channels share codes.
+LogicalResult Quantizer::prepareActivations(ModuleOp module) {
+  PassManager passes(&session.getContext(), ModuleOp::getOperationName());
+  buildFoldPipeline(passes);
+  if (failed(passes.run(module)))
+    return failure();
+  FailureOr<ModelInterface> interface = readInterface(module);
+  if (failed(interface))
+    return failure();
+  auto data =
+      CalibrationData::open(command.calibration, *interface, command.samples);
+  if (!data) {
+    fail(llvm::toString(data.takeError()));
+    return failure();
+  }
+  addPipelineDialects(session.getContext());
+  auto ranges = measureActivations(module, *data, command.threads);
+  if (failed(ranges))
+    return failure();
+  equalizeActivations(module, *ranges);
+  return success();
+}
+
 LogicalResult Quantizer::assign(ModuleOp module) {
   PassManager passes(&session.getContext(), ModuleOp::getOperationName());
   AssignOptions options;
@@ -102,7 +127,8 @@ LogicalResult Quantizer::round(ModuleOp module) {
 static std::string getMethod(const QuantizeCommand &command) {
   if (!command.method.empty())
     return command.method;
-  return command.calibration.empty() ? "round" : "auto";
+  return command.calibration.empty() || command.activations != "float" ? "round"
+                                                                       : "auto";
 }
 
 static RecipeOptions getRecipe(const QuantizeCommand &command) {
@@ -165,6 +191,10 @@ LogicalResult Quantizer::quantizeWeights(ModuleOp module) {
   PassManager passes(&session.getContext(), ModuleOp::getOperationName());
   ConvertNibbleToOnnxOptions options;
   options.format = command.format;
+  if (command.activations != "float") {
+    passes.addPass(createNibbleQuantizeActivations());
+    options.format = "qdq";
+  }
   options.accuracyLevel = command.accuracyLevel;
   passes.addPass(createConvertNibbleToOnnx(options));
   if (failed(passes.run(module)))
@@ -303,7 +333,7 @@ int Quantizer::reportNothing() {
     llvm::errs() << "its weights are quantized already (nibble inspect shows "
                     "how; nibble convert changes their format)\n";
   } else if (plan.kept.empty()) {
-    llvm::errs() << "the model has no MatMul or Gemm with a constant weight\n";
+    llvm::errs() << "the model has no product with a constant weight\n";
   } else {
     llvm::errs() << "\n";
     for (const KeptNode &kept : plan.kept)
@@ -320,6 +350,25 @@ int Quantizer::reportNothing() {
 //===----------------------------------------------------------------------===//
 
 int Quantizer::checkMethod() {
+  if (command.activations != "float" && command.calibration.empty())
+    return fail("--activations " + command.activations +
+                " needs the ranges of what layers compute; give --calib "
+                "DATA.npz, whose arrays are called as the model's inputs");
+  if (command.activations != "float" && command.format != "auto" &&
+      command.format != "qdq")
+    return fail("--activations " + command.activations +
+                " is written as QuantizeLinear and DequantizeLinear; leave out "
+                "--format " +
+                command.format);
+  if (command.activations != "float") {
+    Result<Scheme> scheme = parseScheme(command.scheme);
+    if (!scheme || scheme->storage.bits != 8 || !scheme->symmetric ||
+        scheme->granularity == Granularity::Group)
+      return fail("--activations " + command.activations +
+                  " is for weights of 8 bits with a scale for each channel and "
+                  "no zero point, not " +
+                  command.scheme + "; add --scheme w8cs");
+  }
   if (getMethod(command) == "round" || !command.calibration.empty())
     return ExitSuccess;
   return fail("--method " + getMethod(command) +
@@ -340,6 +389,8 @@ int Quantizer::run() {
     return ExitFailure;
   bytesBefore = getFileSize(command.input, *module);
   weightsBefore = describeModel(*module);
+  if (command.activations != "float" && failed(prepareActivations(*module)))
+    return ExitFailure;
   if (failed(assign(*module)))
     return ExitFailure;
   if (plan.weights.empty())

@@ -11,6 +11,13 @@
 
 using namespace nibble;
 
+void nibble::buildFoldPipeline(mlir::OpPassManager &passes) {
+  passes.addPass(onnx::createOnnxInferShapes());
+  passes.addPass(onnx::createOnnxFoldConstants());
+  passes.addPass(onnx::createOnnxFoldAffine());
+  passes.addPass(onnx::createOnnxInferShapes());
+}
+
 void nibble::buildAssignPipeline(mlir::OpPassManager &passes,
                                  const AssignOptions &options) {
   passes.addPass(onnx::createOnnxInferShapes());

@@ -87,6 +87,12 @@ static void addQuantize(CLI::App &app, int &exitCode) {
                    "Calibration data: an .npz file whose arrays are called as "
                    "the model's inputs, with a leading axis of samples, or a "
                    "folder of .npz files, one a sample");
+  verb->add_option("--activations", command->activations,
+                   "What convolutions and matrix products with weights of 8 "
+                   "bits and no zero point (w8cs) read and give: float, or u8 "
+                   "with ranges from --calib, for integer arithmetic")
+      ->check(CLI::IsMember({"float", "u8"}))
+      ->capture_default_str();
   verb->add_option("--samples", command->samples,
                    "How many samples to take (default: all)");
   verb->add_flag("--sequential,!--no-sequential", command->sequential,

@@ -42,6 +42,9 @@ struct QuantizeCommand {
   std::string calibration;
   /// How many samples to take; 0: all.
   size_t samples = 0;
+  /// How activations between products are computed: float, or u8, whose ranges
+  /// come from the calibration data.
+  std::string activations = "float";
   /// Measure each part on what the quantized parts before it compute.
   bool sequential = false;
   /// Of the Hessian, as a fraction of its mean diagonal.

@@ -19,6 +19,11 @@ struct AssignOptions {
   std::vector<std::string> rules;
 };
 
+/// Makes the graph ready for activations in 8 bits.
+///   before: {func, onnx}   after: {func, onnx}, of known types, nothing beside
+///   a convolution that its filter can hold
+void buildFoldPipeline(mlir::OpPassManager &passes);
+
 /// Makes the graph ready and decides how each weight is stored.
 ///   before: {func, onnx}   after: {func, onnx}, constants with nibble.encoding
 void buildAssignPipeline(mlir::OpPassManager &passes,

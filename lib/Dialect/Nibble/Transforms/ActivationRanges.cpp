@@ -27,8 +27,12 @@ static std::vector<float> readNumbers(const llvm::json::Object &object,
 
 static bool isSound(const ActivationRange &range) {
   size_t size = range.min.size();
-  if (size == 0 || range.max.size() != size || range.mean.size() != size)
+  if (size == 0 || range.max.size() != size || range.mean.size() != size ||
+      (!range.variance.empty() && range.variance.size() != size))
     return false;
+  for (float variance : range.variance)
+    if (!(variance >= 0) || !std::isfinite(variance))
+      return false;
   for (size_t i = 0; i < size; ++i)
     if (!std::isfinite(range.min[i]) || !std::isfinite(range.max[i]) ||
         !std::isfinite(range.mean[i]) || range.min[i] > range.max[i])
@@ -57,7 +61,7 @@ llvm::Expected<ActivationRanges> nibble::readActivationRanges(StringRef path) {
     ActivationRange range;
     if (object)
       range = {readNumbers(*object, "min"), readNumbers(*object, "max"),
-               readNumbers(*object, "mean")};
+               readNumbers(*object, "mean"), readNumbers(*object, "variance")};
     if (!isSound(range))
       return fail("value '" + StringRef(name) +
                   "' needs lists min, max and mean of finite numbers, all of "

@@ -31,6 +31,8 @@ static func::FuncOp getCallee(ModuleOp module, Type element) {
   auto type = builder.getFunctionType({builder.getI64Type(), tensor}, {});
   auto callee = func::FuncOp::create(builder, module.getLoc(), name, type);
   callee.setPrivate();
+  // What is observed is not written: no copy is needed.
+  callee.setArgAttr(1, "bufferization.access", builder.getStringAttr("read"));
   return callee;
 }
 

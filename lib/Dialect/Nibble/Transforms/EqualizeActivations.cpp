@@ -6,13 +6,12 @@
 
 #include "nibble/Dialect/Nibble/Transforms/ActivationRanges.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
+#include "nibble/Dialect/Nibble/Transforms/ValueNames.h"
 #include "nibble/Dialect/Onnx/Utils/Affine.h"
 #include "nibble/Dialect/Onnx/Utils/NodeBuilder.h"
 #include "nibble/Dialect/Onnx/Utils/Opset.h"
 
-#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/BuiltinOps.h"
-#include "llvm/ADT/StringSet.h"
 
 #include <cmath>
 
@@ -29,6 +28,9 @@ using namespace nibble::onnx;
 static constexpr double kSteps = 255;
 /// How much less noise pays for an op.
 static constexpr double kWorthwhile = 2;
+/// An output whose signal is less than so many decibels above the noise of its
+/// codes stays in float.
+static constexpr double kLeastSignal = 32;
 
 namespace {
 
@@ -59,24 +61,33 @@ struct Product {
   }
 };
 
-struct EqualizeActivations
-    : nibble::impl::NibbleEqualizeActivationsBase<EqualizeActivations> {
-  using NibbleEqualizeActivationsBase::NibbleEqualizeActivationsBase;
+/// The codes of an output, each channel by itself.
+struct OutputLevels {
+  Range whole;
+  Factors steps, zeros;
+};
 
-  void runOnOperation() override;
+/// Equalizes one graph.
+class Equalizer {
+public:
+  Equalizer(func::FuncOp graph, const ActivationRanges &ranges)
+      : graph(graph), ranges(ranges), names(graph) {}
+  EqualizedCounts run();
 
 private:
   void equalize(NodeOp node);
+  void equalizeConvolution(Product &product, const ActivationRange &input,
+                           const ActivationRange &output);
+  void equalizeMatrix(Product &product, const ActivationRange &input);
   Factors chooseFactors(Product &product, const ActivationRange &range);
   Range divideInput(Product &product, const ActivationRange &range,
                     const Factors &factors);
-  void levelOutput(Product &product, const ActivationRange &range);
+  void levelOutput(Product &product, const OutputLevels &levels);
 
-  void collectInputs(func::FuncOp func);
-  StringRef getValueName(Value value) const;
-
-  ActivationRanges ranges;
-  DenseMap<Value, StringRef> inputNames;
+  func::FuncOp graph;
+  const ActivationRanges &ranges;
+  ValueNames names;
+  EqualizedCounts counts;
 };
 
 } // namespace
@@ -99,7 +110,7 @@ static std::optional<Product> readProduct(NodeOp node) {
   product.node = node;
   if (node.isOnnx("Conv")) {
     product.filter = Filter::read(node);
-    if (!product.filter || isVector(node.getInputs()[0]))
+    if (!product.filter)
       return std::nullopt;
     product.inputs = product.filter->getInputs();
     product.outputs = product.filter->getOutputs();
@@ -119,30 +130,6 @@ static std::optional<Product> readProduct(NodeOp node) {
   return product;
 }
 
-/// Notes the ONNX names of a graph's inputs.
-void EqualizeActivations::collectInputs(func::FuncOp func) {
-  auto graph = func->getAttrOfType<GraphAttr>(kGraphAttrName);
-  if (!graph || func.isExternal())
-    return;
-  llvm::StringSet<> constants;
-  for (auto constant : func.getBody().front().getOps<ConstantOp>())
-    constants.insert(constant.getName());
-  unsigned argument = 0;
-  for (Attribute entry : graph.getInputs()) {
-    auto info = dyn_cast<ValueInfoAttr>(entry);
-    StringRef name =
-        info ? info.getName().getValue() : cast<StringAttr>(entry).getValue();
-    if (!constants.contains(name) && argument < func.getNumArguments())
-      inputNames[func.getArgument(argument++)] = name;
-  }
-}
-
-StringRef EqualizeActivations::getValueName(Value value) const {
-  if (auto node = value.getDefiningOp<NodeOp>())
-    return node.getOutputName(cast<OpResult>(value).getResultNumber());
-  return inputNames.lookup(value);
-}
-
 //===----------------------------------------------------------------------===//
 // Inputs
 //===----------------------------------------------------------------------===//
@@ -151,8 +138,8 @@ StringRef EqualizeActivations::getValueName(Value value) const {
 /// share the burden: s = sqrt(max|x| / max|w|), as in SmoothQuant
 /// (arXiv:2211.10438) with alpha 1/2. Where each channel has a filter of its
 /// own that has a scale of its own, s = max|x|. {1} where it is not worthwhile.
-Factors EqualizeActivations::chooseFactors(Product &product,
-                                           const ActivationRange &range) {
+Factors Equalizer::chooseFactors(Product &product,
+                                 const ActivationRange &range) {
   bool depthwise =
       product.groups == product.inputs && product.groups == product.outputs;
   if (range.min.size() != product.inputs ||
@@ -230,16 +217,15 @@ static bool divideProducer(Value value, const Factors &factors) {
 }
 
 /// Divides the input's channels and multiplies the weights; the new range.
-Range EqualizeActivations::divideInput(Product &product,
-                                       const ActivationRange &range,
-                                       const Factors &factors) {
+Range Equalizer::divideInput(Product &product, const ActivationRange &range,
+                             const Factors &factors) {
   Range result;
   for (size_t i = 0; i < range.min.size(); ++i)
     result.include(range.min[i] / getFactor(factors, i),
                    range.max[i] / getFactor(factors, i));
   if (factors.size() == 1)
     return result;
-  ++numInputs;
+  ++counts.inputs;
   product.forEach(
       [&](size_t, size_t input, double &weight) { weight *= factors[input]; });
   NodeOp node = product.node;
@@ -271,47 +257,66 @@ static NodeOp getOnlyRelu(Value value) {
   return node && node.isOnnx("Relu") ? node : NodeOp();
 }
 
-static ArrayAttr makeRange(OpBuilder &builder, double low, double high) {
+static ArrayAttr makeRange(Builder &builder, double low, double high) {
   return builder.getF32ArrayAttr(
       {static_cast<float>(low), static_cast<float>(high)});
 }
 
-/// Gives every channel of a convolution's output all 256 codes: the filters and
-/// biases give y / step + zero point, and a product and a sum behind give y.
-void EqualizeActivations::levelOutput(Product &product,
-                                      const ActivationRange &range) {
-  Filter &filter = *product.filter;
-  NodeOp node = product.node;
+static OutputLevels getOutputLevels(NodeOp node, const ActivationRange &range) {
   bool positive = static_cast<bool>(getOnlyRelu(node.getResult(0)));
+  OutputLevels levels;
   SmallVector<Range> channels(range.min.size());
-  Range whole;
   for (auto [channel, low, high] : llvm::zip(channels, range.min, range.max)) {
     channel.include(positive ? 0 : low, high);
-    whole.include(channel.low, channel.high);
+    levels.whole.include(channel.low, channel.high);
   }
-  OpBuilder builder(node.getContext());
-  double gain = 0;
-  Factors steps(channels.size()), zeros(channels.size());
-  for (auto [i, channel] : llvm::enumerate(channels)) {
+  for (const Range &channel : channels) {
     // A channel that is always 0 may have any step.
-    steps[i] = std::max(channel.getStep(), 1e-4 * whole.getStep());
-    zeros[i] = std::nearbyint(-channel.low / steps[i]);
-    double ratio = whole.getStep() / steps[i];
-    gain += std::min(ratio * ratio, 1e4) / static_cast<double>(channels.size());
+    double step =
+        std::max({channel.getStep(), 1e-4 * levels.whole.getStep(), 1e-30});
+    levels.steps.push_back(step);
+    levels.zeros.push_back(std::nearbyint(-channel.low / step));
   }
-  if (channels.size() != filter.getOutputs() || gain <= kWorthwhile ||
-      !(whole.getStep() > 0)) {
+  return levels;
+}
+
+/// True where codes of 8 bits are too few for an output: rounding to a step
+/// makes noise of step² / 12.
+static bool isTooCoarse(const OutputLevels &levels,
+                        const ActivationRange &range) {
+  double signal = 0, noise = 0;
+  for (auto [variance, step] : llvm::zip(range.variance, levels.steps)) {
+    signal += variance;
+    noise += step * step / 12;
+  }
+  return !range.variance.empty() &&
+         signal < noise * std::pow(10, kLeastSignal / 10);
+}
+
+/// Gives every channel of a convolution's output all 256 codes: the filters and
+/// biases give y / step + zero point, and a product and a sum behind give y.
+void Equalizer::levelOutput(Product &product, const OutputLevels &levels) {
+  Filter &filter = *product.filter;
+  NodeOp node = product.node;
+  OpBuilder builder(node.getContext());
+  const Factors &steps = levels.steps, &zeros = levels.zeros;
+  double gain = 0;
+  for (double step : steps) {
+    double ratio = levels.whole.getStep() / step;
+    gain += ratio * ratio / static_cast<double>(steps.size());
+  }
+  if (gain <= kWorthwhile) {
     node->setAttr(kOutputRangeAttrName,
-                  makeRange(builder, whole.low, whole.high));
+                  makeRange(builder, levels.whole.low, levels.whole.high));
     return;
   }
-  ++numOutputs;
+  ++counts.outputs;
   bool sameZero = llvm::all_equal(zeros);
   double common = sameZero ? zeros.front() : std::nearbyint(kSteps / 2);
   filter.forEach(
       [&](size_t output, size_t, double &weight) { weight /= steps[output]; });
-  Factors shift(channels.size());
-  for (size_t i = 0; i < channels.size(); ++i) {
+  Factors shift(steps.size());
+  for (size_t i = 0; i < steps.size(); ++i) {
     filter.bias[i] = filter.bias[i] / steps[i] + zeros[i] - common;
     shift[i] = (common - zeros[i]) * steps[i];
   }
@@ -320,83 +325,134 @@ void EqualizeActivations::levelOutput(Product &product,
   std::string name = node.getOutputName(0).str();
   node.setOutputsAttr(builder.getStrArrayAttr({name + "_levels"}));
   builder.setInsertionPointAfter(node);
-  Value levels = node.getResult(0);
-  auto type = getFloatTensor(levels);
+  Value result = node.getResult(0);
+  auto type = getFloatTensor(result);
   NodeOp scaled = makeNode(
       builder, "Mul", sameZero ? name : name + "_unshifted",
-      {levels, makeFactors(builder, name + "_step", type, steps)}, type);
+      {result, makeFactors(builder, name + "_step", type, steps)}, type);
   NodeOp last = scaled;
   if (!sameZero)
     last = makeNode(builder, "Add", name,
                     {scaled.getResult(0),
                      makeFactors(builder, name + "_offset", type, shift)},
                     type);
-  levels.replaceAllUsesExcept(last.getResult(0), scaled);
+  result.replaceAllUsesExcept(last.getResult(0), scaled);
 }
 
 //===----------------------------------------------------------------------===//
 // The pass
 //===----------------------------------------------------------------------===//
 
-void EqualizeActivations::equalize(NodeOp node) {
+/// Notes what the outputs are on average, to compare rounded weights with.
+static void noteMeans(Product &product, const ActivationRange &range,
+                      const Factors &factors) {
+  if (range.mean.size() != product.inputs)
+    return;
+  std::vector<float> means(product.inputs);
+  for (size_t i = 0; i < means.size(); ++i)
+    means[i] = static_cast<float>(range.mean[i] / getFactor(factors, i));
+  Factors expected(product.outputs, 0);
+  product.forEach([&](size_t output, size_t input, double &weight) {
+    expected[output] += weight * means[input];
+  });
+  std::vector<float> sums(expected.begin(), expected.end());
+  Builder builder(product.node.getContext());
+  product.node->setAttr(kInputMeansAttrName,
+                        builder.getDenseF32ArrayAttr(means));
+  product.node->setAttr(kMeanProductsAttrName,
+                        builder.getDenseF32ArrayAttr(sums));
+}
+
+void Equalizer::equalizeConvolution(Product &product,
+                                    const ActivationRange &input,
+                                    const ActivationRange &output) {
+  NodeOp node = product.node;
+  OutputLevels levels = getOutputLevels(node, output);
+  bool fits = output.min.size() == product.outputs &&
+              input.min.size() == product.inputs;
+  Factors factors{1};
+  if (fits && !isVector(node.getInputs()[0]) && levels.whole.getStep() > 0 &&
+      !isTooCoarse(levels, output)) {
+    factors = chooseFactors(product, input);
+    Range range = divideInput(product, input, factors);
+    Builder builder(node.getContext());
+    node->setAttr(kInputRangeAttrName,
+                  makeRange(builder, range.low, range.high));
+    levelOutput(product, levels);
+  }
+  noteMeans(product, input, factors);
+  product.filter->write();
+}
+
+void Equalizer::equalizeMatrix(Product &product, const ActivationRange &input) {
+  NodeOp node = product.node;
+  Factors factors = chooseFactors(product, input);
+  Range range = divideInput(product, input, factors);
+  OpBuilder builder(node);
+  node->setAttr(kInputRangeAttrName, makeRange(builder, range.low, range.high));
+  if (factors.size() == 1)
+    return;
+  std::vector<float> numbers(product.matrix.begin(), product.matrix.end());
+  Value old = node.getInputs()[1];
+  auto constant = old.getDefiningOp<ConstantOp>();
+  std::string name =
+      constant ? constant.getName().str() : node.getDisplayName() + "_weight";
+  node.getInputsMutable()[1].set(
+      makeFloats(builder, name, getFloatTensor(old).getShape(), numbers));
+  old.getDefiningOp()->erase();
+}
+
+void Equalizer::equalize(NodeOp node) {
   auto product = readProduct(node);
   if (!product)
     return;
-  auto input = ranges.find(getValueName(node.getInputs()[0]));
+  auto input = ranges.find(names.lookup(node.getInputs()[0]));
   auto output = ranges.find(node.getOutputName(0));
-  if (input == ranges.end() || (product->filter && output == ranges.end()))
+  if (input == ranges.end())
     return;
-  const ActivationRange &range = input->second;
-  Factors factors = chooseFactors(*product, range);
-  Range inputRange = divideInput(*product, range, factors);
-  OpBuilder builder(node);
-  node->setAttr(kInputRangeAttrName,
-                makeRange(builder, inputRange.low, inputRange.high));
-  if (!product->filter) {
-    if (factors.size() > 1) {
-      std::vector<float> numbers(product->matrix.begin(),
-                                 product->matrix.end());
-      Value old = node.getInputs()[1];
-      auto constant = old.getDefiningOp<ConstantOp>();
-      std::string name = constant ? constant.getName().str()
-                                  : node.getDisplayName() + "_weight";
-      node.getInputsMutable()[1].set(
-          makeFloats(builder, name, getFloatTensor(old).getShape(), numbers));
-      old.getDefiningOp()->erase();
-    }
-    return;
-  }
-  levelOutput(*product, output->second);
-  // What the outputs are on average, to compare rounded weights with.
-  if (range.mean.size() == product->inputs) {
-    std::vector<float> means(product->inputs);
-    for (size_t i = 0; i < means.size(); ++i)
-      means[i] = static_cast<float>(range.mean[i] / getFactor(factors, i));
-    Factors expected(product->outputs, 0);
-    product->forEach([&](size_t output, size_t input, double &weight) {
-      expected[output] += weight * means[input];
-    });
-    std::vector<float> sums(expected.begin(), expected.end());
-    node->setAttr(kInputMeansAttrName, builder.getDenseF32ArrayAttr(means));
-    node->setAttr(kMeanProductsAttrName, builder.getDenseF32ArrayAttr(sums));
-  }
-  product->filter->write();
+  if (!product->filter)
+    equalizeMatrix(*product, input->second);
+  else if (output != ranges.end())
+    equalizeConvolution(*product, input->second, output->second);
 }
 
-void EqualizeActivations::runOnOperation() {
-  auto read = readActivationRanges(rangesFile);
-  if (!read) {
-    emitError(UnknownLoc::get(&getContext()))
-        << llvm::toString(read.takeError());
-    return signalPassFailure();
-  }
-  ranges = std::move(*read);
-  for (auto func : getOperation().getOps<func::FuncOp>())
-    collectInputs(func);
+EqualizedCounts Equalizer::run() {
   SmallVector<NodeOp> nodes;
-  getOperation().walk([&](NodeOp node) { nodes.push_back(node); });
+  graph.walk([&](NodeOp node) { nodes.push_back(node); });
   for (NodeOp node : nodes)
     equalize(node);
-  if (!nodes.empty())
-    requireFreeInitializers(getOperation());
+  return counts;
 }
+
+EqualizedCounts nibble::equalizeActivations(ModuleOp module,
+                                            const ActivationRanges &ranges) {
+  EqualizedCounts total;
+  for (auto graph : module.getOps<func::FuncOp>()) {
+    if (graph.isExternal())
+      continue;
+    EqualizedCounts counts = Equalizer(graph, ranges).run();
+    total.inputs += counts.inputs;
+    total.outputs += counts.outputs;
+  }
+  requireFreeInitializers(module);
+  return total;
+}
+
+namespace {
+struct EqualizeActivations
+    : nibble::impl::NibbleEqualizeActivationsBase<EqualizeActivations> {
+  using NibbleEqualizeActivationsBase::NibbleEqualizeActivationsBase;
+
+  void runOnOperation() override {
+    auto ranges = readActivationRanges(rangesFile);
+    if (!ranges) {
+      emitError(UnknownLoc::get(&getContext()))
+          << llvm::toString(ranges.takeError());
+      return signalPassFailure();
+    }
+    EqualizedCounts counts = equalizeActivations(getOperation(), *ranges);
+    numInputs += counts.inputs;
+    numOutputs += counts.outputs;
+  }
+};
+} // namespace

@@ -131,8 +131,7 @@ void QuantizeActivations::quantizeOutput(NodeOp node) {
 }
 
 void QuantizeActivations::quantize(NodeOp node) {
-  Attribute range = node->getAttr(kInputRangeAttrName);
-  if (!range || node.getInputs().size() < 2)
+  if (node.getInputs().size() < 2)
     return;
   auto weight = node.getInputs()[1].getDefiningOp<AssembleOp>();
   if (!weight)
@@ -141,6 +140,11 @@ void QuantizeActivations::quantize(NodeOp node) {
   QuantizedAttr encoding = getQuantization(weight.getType());
   if (encoding.getStorage().getBitWidth() != 8 ||
       !encoding.getStorage().isInteger() || encoding.hasZero())
+    return;
+  if (node.isOnnx("Conv"))
+    correctBias(node, weight);
+  Attribute range = node->getAttr(kInputRangeAttrName);
+  if (!range)
     return;
   Value input = node.getInputs()[0];
   Value &codes = quantized[{input, range}];
@@ -156,10 +160,8 @@ void QuantizeActivations::quantize(NodeOp node) {
     ++numInputs;
   }
   node.getInputsMutable()[0].set(codes);
-  if (node.isOnnx("Conv")) {
-    correctBias(node, weight);
+  if (node.isOnnx("Conv"))
     quantizeOutput(node);
-  }
 }
 
 void QuantizeActivations::runOnOperation() {

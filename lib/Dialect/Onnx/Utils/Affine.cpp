@@ -57,10 +57,11 @@ static std::optional<Affine> readNormalization(NodeOp node) {
       node.getInt("training_mode", 0) != 0 || node.getInt("spatial", 1) != 1)
     return std::nullopt;
   std::optional<Factors> parts[4];
-  for (unsigned i = 0; i < 4; ++i)
-    if (!(parts[i] = readFactors(node.getInput(i + 1))) ||
-        parts[i]->size() != parts[0]->size())
+  for (unsigned i = 0; i < 4; ++i) {
+    parts[i] = readFactors(node.getInput(i + 1));
+    if (!parts[i] || parts[i]->size() != parts[0]->size())
       return std::nullopt;
+  }
   double epsilon = node.getFloat("epsilon", 1e-5F);
   Affine affine;
   affine.data = node.getInput(0);

@@ -1,8 +1,8 @@
 // RUN: nibble-opt %s --nibble-call-observers | FileCheck %s
 
 // CHECK: module attributes {nibble.observers = ["x", "indices", "h"]}
-// CHECK-DAG: func.func private @nibble_runtime_observe_f32(i64, tensor<*xf32>)
-// CHECK-DAG: func.func private @nibble_runtime_observe_f16(i64, tensor<*xf16>)
+// CHECK-DAG: func.func private @nibble_runtime_observe_f32(i64, tensor<*xf32> {bufferization.access = "read"})
+// CHECK-DAG: func.func private @nibble_runtime_observe_f16(i64, tensor<*xf16> {bufferization.access = "read"})
 
 // CHECK-LABEL: func @main
 // CHECK-SAME: (%[[X:.*]]: tensor<?x4xf32>, %[[I:.*]]: tensor<2xi64>, %[[H:.*]]: tensor<3xf16>)

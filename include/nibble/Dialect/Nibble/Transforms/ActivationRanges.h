@@ -7,6 +7,7 @@
 #ifndef NIBBLE_DIALECT_NIBBLE_TRANSFORMS_ACTIVATIONRANGES_H
 #define NIBBLE_DIALECT_NIBBLE_TRANSFORMS_ACTIVATIONRANGES_H
 
+#include "mlir/IR/BuiltinOps.h"
 #include "llvm/ADT/StringMap.h"
 #include "llvm/Support/Error.h"
 
@@ -19,15 +20,27 @@ namespace nibble {
 /// the last dimension of what a matrix product reads.
 struct ActivationRange {
   std::vector<float> min, max, mean;
+  /// May be empty: unknown.
+  std::vector<float> variance;
 };
 
 /// By the ONNX name of the value.
 using ActivationRanges = llvm::StringMap<ActivationRange>;
 
-/// Reads {"values": {NAME: {"min": […], "max": […], "mean": […]}, …}}. Errors
+/// Reads {"values": {NAME: {"min": […], "max": […], "mean": […],
+/// "variance": […]}, …}}; the variance may be left out. Errors
 /// name the file, and the value that is malformed: a number that is not finite,
 /// lists of different lengths, a minimum above the maximum.
 llvm::Expected<ActivationRanges> readActivationRanges(llvm::StringRef path);
+
+/// How many inputs and outputs were changed.
+struct EqualizedCounts {
+  unsigned inputs = 0, outputs = 0;
+};
+
+/// Does what --nibble-equalize-activations does.
+EqualizedCounts equalizeActivations(mlir::ModuleOp module,
+                                    const ActivationRanges &ranges);
 
 } // namespace nibble
 

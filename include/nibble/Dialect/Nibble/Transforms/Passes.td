@@ -157,8 +157,10 @@ def NibbleEqualizeActivations
 
     Each is done where it at least halves the power of the noise of rounding. The
     ranges that are left, and the means, are noted on the nodes for
-    `--nibble-quantize-activations`. Convolutions over single positions are left out:
-    their weights cost more than their activations.
+    `--nibble-quantize-activations`. Convolutions over single positions stay in
+    float, since their weights cost more than their activations, and so do outputs
+    whose signal is less than 32 dB above the noise of their codes, if the ranges
+    tell the variance.
 
     Example: `--onnx-infer-shapes --onnx-fold-constants --onnx-fold-affine
     --nibble-equalize-activations=ranges=r.json --nibble-assign-schemes=scheme=w8cs
