@@ -396,12 +396,13 @@ def ReturnByAddress : Pass<"nibble-return-by-address", "::mlir::ModuleOp"> {
 }
 
 def SeparateDestinations : Pass<"nibble-separate-destinations"> {
-  let summary = "Each op that writes to an empty tensor gets its own before it";
+  let summary = "Each op that writes to an empty or filled tensor gets its own";
   let description = [{
     Common subexpressions include `tensor.empty`, so that after their elimination
     the whole model writes to a few empty tensors. Bufferization then compares
-    every two ops, which takes quadratic time, and allocates all memory first. This
-    undoes it.
+    every two ops, which takes quadratic time, and allocates all memory first. A
+    tensor of zeros that many products start from would be copied for each. This
+    undoes both.
 
     ```mlir
     %e = tensor.empty(%n) : tensor<?xf32>

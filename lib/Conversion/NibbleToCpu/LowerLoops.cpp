@@ -60,7 +60,7 @@ static std::optional<int64_t> getLoop(AffineExpr index, int64_t size) {
 }
 
 /// True where loops `loop` and the next one can be one for an operand.
-static bool canMerge(AffineMap map, MemRefType type, unsigned loop) {
+static bool canMerge(AffineMap map, MemRefType type, int64_t loop) {
   int64_t outer = -1, inner = -1;
   for (auto [axis, index] : llvm::enumerate(map.getResults())) {
     std::optional<int64_t> own = getLoop(index, type.getDimSize(axis));
@@ -69,9 +69,9 @@ static bool canMerge(AffineMap map, MemRefType type, unsigned loop) {
         return false;
       continue;
     }
-    if (*own == static_cast<int64_t>(loop))
+    if (*own == loop)
       outer = outer < 0 ? axis : map.getNumResults();
-    if (*own == static_cast<int64_t>(loop + 1))
+    if (*own == loop + 1)
       inner = inner < 0 ? axis : map.getNumResults();
   }
   return (outer < 0 && inner < 0) ||
