@@ -131,6 +131,7 @@ Error Calibration::runSample(const Segment &segment, const CompiledModel &model,
                              SegmentStatistics &statistics, bool keepOutputs,
                              size_t sample) {
   std::vector<HostTensor> inputs;
+  inputs.reserve(segment.inputs.size());
   for (Value input : segment.inputs)
     inputs.push_back(values.find(input)->second[sample]);
   StatisticsObserver observer(model.getProbes(), statistics);

@@ -26,8 +26,8 @@ struct NpyArray {
   std::vector<char> bytes;
 };
 
-/// NumPy's word for a type that DLPack gives as code and bits: "f4", "i8"; types
-/// that it lacks are raw bytes ("V2").
+/// NumPy's word for a type that DLPack gives as code and bits: "f4", "i8";
+/// types that it lacks are raw bytes ("V2").
 std::string getNumpyKind(uint8_t code, uint8_t bits);
 
 /// "float32" for "f4", for a message.

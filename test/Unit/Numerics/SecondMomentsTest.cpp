@@ -81,6 +81,7 @@ TEST(SecondMoments, OfShardsMergeToTheSameBits) {
 
   SecondMoments threaded(channels);
   std::vector<std::thread> threads;
+  threads.reserve(samples);
   for (size_t i = 0; i < samples; ++i)
     threads.emplace_back([&, i] { threaded.add(sample(i), rows); });
   for (std::thread &thread : threads)

@@ -20,8 +20,9 @@ inline constexpr llvm::StringLiteral kEncodingAttrName = "nibble.encoding";
 inline constexpr llvm::StringLiteral kKeptAttrName = "nibble.kept";
 /// Attribute of a nibble.assemble: signal-to-noise ratio of the weight in dB.
 inline constexpr llvm::StringLiteral kSqnrAttrName = "nibble.sqnr";
-/// Attribute of a nibble.assemble: the squared error of what the weight computes
-/// from the calibration data, relative to what the float weight computes.
+/// Attribute of a nibble.assemble: the squared error of what the weight
+/// computes from the calibration data, relative to what the float weight
+/// computes.
 inline constexpr llvm::StringLiteral kOutputErrorAttrName =
     "nibble.output_error";
 /// The same for rounding to nearest, and for what was chosen, with the damping
