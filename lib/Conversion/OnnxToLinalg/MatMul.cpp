@@ -150,27 +150,27 @@ static Value getTransposedWeight(Value value) {
                                                                    : Value();
 }
 
+/// Activations as nibble.matmul takes them: as codes where they are quantized.
+static Value getActivations(NodeContext &context) {
+  return isQuantized(context.getInputType(0)) ? context.node.getInput(0)
+                                              : context.getInput(0);
+}
+
 static LogicalResult convertMatMul(NodeContext &context) {
   RankedTensorType lhs = context.getInputType(0), rhs = context.getInputType(1);
-  if (Value weight = getTransposedWeight(context.node.getInput(1));
-      weight && lhs.getRank() >= 1 &&
+  Value weight = getTransposedWeight(context.node.getInput(1));
+  bool transposed = static_cast<bool>(weight);
+  if (!transposed && isQuantizedMatrix(context, 1))
+    weight = context.node.getInput(1);
+  if (weight && lhs.getRank() >= 1 &&
       lhs.getElementType() == rhs.getElementType()) {
-    checkInner(context, context.getInput(0), lhs, context.getInput(1), rhs);
+    Value activations = getActivations(context);
+    checkInner(context, activations, lhs,
+               transposed ? context.getInput(1) : weight, rhs);
     auto product = MatmulOp::create(
-        context.rewriter, context.loc, context.getInput(0), weight,
-        /*bias=*/Value(), TypeAttr::get(context.rewriter.getF32Type()),
-        context.rewriter.getUnitAttr());
-    return context.replace(product.getResult());
-  }
-  if (isQuantizedMatrix(context, 1) && lhs.getRank() >= 1 &&
-      lhs.getElementType() == rhs.getElementType()) {
-    checkInner(context, context.getInput(0), lhs, context.node.getInput(1),
-               rhs);
-    auto product =
-        MatmulOp::create(context.rewriter, context.loc, context.getInput(0),
-                         context.node.getInput(1), /*bias=*/Value(),
-                         TypeAttr::get(context.rewriter.getF32Type()),
-                         /*transpose_weight=*/UnitAttr());
+        context.rewriter, context.loc, activations, weight, /*bias=*/Value(),
+        TypeAttr::get(context.rewriter.getF32Type()),
+        transposed ? context.rewriter.getUnitAttr() : UnitAttr());
     return context.replace(product.getResult());
   }
   auto result = buildAnyMatMul(context, context.getInput(0), lhs,
