@@ -9,6 +9,7 @@
 #include "nibble/Conversion/QuantizedNode.h"
 #include "nibble/Dialect/Nibble/IR/NibbleOps.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
+#include "nibble/Dialect/Onnx/Utils/UniqueNames.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "llvm/ADT/SetVector.h"
@@ -60,6 +61,7 @@ private:
   DenseMap<std::pair<Value, Value>, SmallVector<AssembleOp, 1>> weights;
   DenseMap<AssembleOp, Value> transposes;
   llvm::SmallSetVector<Operation *, 16> orphans;
+  std::optional<UniqueNames> names;
   /// What is converted, as it was before the first node changed.
   SmallVector<NodeOp> nodes;
   /// Products by the DynamicQuantizeLinear that they read.
@@ -276,11 +278,7 @@ Value ToNibble::getTranspose(NodeOp node, AssembleOp weight, Value original) {
     name = constant.getName();
   else
     name = node.getOutputName(0);
-  // Another assembly of the same weight has a transpose of its own.
-  std::string unique = (name + ".transposed").str();
-  if (auto &known = weights[{weight.getCodes(), weight.getScales()}];
-      known.size() > 1)
-    unique += std::to_string(known.size());
+  std::string unique = names->make(name + ".transposed");
   auto type = weight.getType();
   SmallVector<int64_t> shape = {type.getDimSize(1), type.getDimSize(0)};
   Attribute order = NodeAttributeAttr::get(
@@ -301,9 +299,10 @@ void ToNibble::convertProduct(NodeOp node, const QuantizedNode &read) {
   StringRef name = node.getName().value_or("");
   StringRef output = node.getOutputName(0);
   Type type = node.getResult(0).getType();
-  NodeOp result = makeNode(builder, node.getLoc(), "MatMul", name,
-                           bias ? (output + ".product").str() : output.str(),
-                           {node.getInput(0), right}, {}, type);
+  NodeOp result =
+      makeNode(builder, node.getLoc(), "MatMul", name,
+               bias ? names->make(output + ".product") : output.str(),
+               {node.getInput(0), right}, {}, type);
   if (bias)
     result = makeNode(builder, node.getLoc(), "Add",
                       name.empty() ? "" : (name + ".bias").str(), output,
@@ -342,7 +341,7 @@ void ToNibble::convertQLinear(NodeOp node, const QuantizedNode &read) {
   bool isConv = read.kind == NodeKind::QLinearConv;
   NodeOp product = makeNode(
       builder, node.getLoc(), isConv ? "Conv" : "MatMul",
-      node.getName().value_or(""), (output + ".expressed").str(), operands,
+      node.getName().value_or(""), names->make(output + ".expressed"), operands,
       node.getNodeAttributes().getValue(), getExpressedType(read.type));
   replaceByCodes(node, read, product.getResult(0));
 }
@@ -438,6 +437,7 @@ void ToNibble::runOnOperation() {
   weights.clear();
   transposes.clear();
   orphans.clear();
+  names.emplace(getOperation());
   nodes.clear();
   products.clear();
   getOperation().walk<WalkOrder::PreOrder>([&](NodeOp node) { collect(node); });
