@@ -95,15 +95,11 @@ static Expected<std::vector<NpyArray>> readArrays(StringRef path,
     if (Error error = checkFinite(path, *it))
       return error;
     ordered.push_back(std::move(*it));
+    arrays->erase(it);
   }
-  if (ordered.size() == arrays->size())
-    return ordered;
-  for (const NpyArray &array : *arrays)
-    if (llvm::none_of(model.inputs, [&](const ModelInterface::Value &input) {
-          return array.name == input.name;
-        }))
-      return makeError(path, "has an array '" + array.name +
-                                 "', and the model has no such input");
+  if (!arrays->empty())
+    return makeError(path, "has an array '" + arrays->front().name +
+                               "', and the model has no such input");
   return ordered;
 }
 

@@ -355,7 +355,8 @@ static std::string listNames(ArrayRef<nibble_value> values) {
 }
 
 /// Compares a given array with the input's type; the library does the rest.
-static Error checkKind(const nibble_value &value, const NpyArray &array) {
+static Error checkKind(const nibble_value &value, const NpyArray &array,
+                       StringRef path) {
   std::string kind = getNumpyKind(value.dtype.code, value.dtype.bits);
   // Arrays of types that NumPy lacks come as raw bytes or as unsigned integers.
   bool same = array.kind == kind ||
@@ -363,9 +364,10 @@ static Error checkKind(const nibble_value &value, const NpyArray &array) {
                                           StringRef(kind).drop_front());
   if (same)
     return Error::success();
-  return makeError("input '" + array.name + "' is " +
+  return makeError("'" + path + "': input '" + array.name + "' is " +
                    describeArray(array.kind, array.shape) +
-                   ", and the model takes " + describeNumpyKind(kind));
+                   ", and the model takes " + describeNumpyKind(kind) +
+                   "; convert it before it is saved (astype)");
 }
 
 Expected<std::vector<NpyArray>>
@@ -403,7 +405,7 @@ nibble::makeInputs(ArrayRef<nibble_value> values, const InputOptions &options) {
   for (const nibble_value &value : values) {
     auto it = given.find(value.name);
     if (it != given.end()) {
-      if (Error error = checkKind(value, it->second))
+      if (Error error = checkKind(value, it->second, options.path))
         return error;
       inputs.push_back(std::move(it->second));
       continue;

@@ -22,6 +22,7 @@ NIBBLE = support.tool("nibble")
 SEED = 20240611
 TRUNCATIONS = 200
 MUTANTS = 1000
+VERB_MUTANTS = 60
 SECONDS = 10
 # The tool itself takes some 100 MiB, more under sanitizers; the files are a few KiB.
 PEAK_BYTES = 1 << 30
@@ -191,6 +192,13 @@ def survive_all(variants, folder, checks):
 # ---- The groups of cases. ----
 
 
+def flip_bits(content, chance, counts):
+    content = bytearray(content)
+    for _ in range(chance.choice(counts)):
+        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    return bytes(content)
+
+
 def check_truncations(folder, checks):
     chance = random.Random(SEED)
     content = b"".join(make().SerializeToString() for make in [attribute_model])
@@ -207,12 +215,90 @@ def check_mutants(folder, checks):
     variants = []
     for index in range(MUTANTS):
         name = list(MODELS)[index % len(MODELS)]
-        content = bytearray(MODELS[name]().SerializeToString())
-        for _ in range(chance.choice([1, 1, 2, 8])):
-            content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
-        variants.append((f"mutant-{index}-{name}", bytes(content)))
+        content = flip_bits(MODELS[name]().SerializeToString(), chance, [1, 1, 2, 8])
+        variants.append((f"mutant-{index}-{name}", content))
     codes = survive_all(variants, folder, checks)
     print(f"{sum(code == 1 for code in codes)} of {MUTANTS} mutants refused, no crash allowed")
+
+
+# What a user may do with a model. Those that compile it, all the same way, take turns.
+READING_VERBS = (
+    lambda path: ("inspect", path, "--json"),
+    lambda path: ("quantize", path, "-o", path.with_name("q.onnx"), "--scheme", "w4g32"),
+)
+COMPILING_VERBS = (
+    lambda path: ("compile", path, "-o", path.with_name("m.so")),
+    lambda path: ("run", path, "--random", "--no-cache"),
+    lambda path: ("verify", path, "--random", "--no-cache"),
+    lambda path: ("bench", path, "--random", "--no-cache", "--repeat", "1"),
+)
+
+
+def check_verbs(folder, checks):
+    """Models with flipped bits through the verbs that do more than read."""
+    chance = random.Random(SEED)
+
+    def one(index):
+        name = list(MODELS)[index % len(MODELS)]
+        place = folder / f"verbs-{index}-{name}"
+        place.mkdir()
+        source = place / "bad.onnx"
+        source.write_bytes(variants[index])
+        verbs = (*READING_VERBS, COMPILING_VERBS[index % len(COMPILING_VERBS)])
+        commands = [verb(source) for verb in verbs]
+        return [(f"{place.name}: {command[0]}", support.run(NIBBLE, *command, timeout=60))
+                for command in commands]
+
+    variants = [
+        flip_bits(MODELS[list(MODELS)[index % len(MODELS)]]().SerializeToString(), chance, [1, 2])
+        for index in range(VERB_MUTANTS)
+    ]
+    refused = 0
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for results in pool.map(one, range(VERB_MUTANTS)):
+            for name, result in results:
+                fine = result.code in (0, 1, 3) and not result.timed_out
+                told = result.code != 1 or "error" in result.stderr
+                checks.check(fine and told, f"{name}: {result}")
+                refused += result.code == 1
+    print(f"{refused} of {3 * VERB_MUTANTS} commands on {VERB_MUTANTS} mutants refused")
+
+
+def check_archives(folder, checks):
+    """Inputs and calibration data that do not fit the model or are no archive."""
+    source, archive = folder / "good.onnx", folder / "data.npz"
+    source.write_bytes(linear_model().SerializeToString())
+    x = np.ones((4, 8), np.float32)
+    nan = x.copy()
+    nan[1, 2] = np.nan
+    # (arrays or bytes, words of --calib, words of --inputs; None: no fault there)
+    cases = {
+        "no archive": (b"This is no archive." * 9, ["archive"], ["archive"]),
+        "truncated": (None, ["archive"], ["archive"]),
+        "missing": ({}, ["input"], ["input"]),
+        "unknown": ({"input": x, "extra": x}, ["extra"], ["extra"]),
+        "kind": ({"input": x.astype(np.float64)}, ["input", "float64"], ["input", "float64"]),
+        "shape": ({"input": x[:, :5]}, ["input", "8"], ["input", "8"]),
+        "rank": ({"input": x[0]}, ["input"], ["input"]),
+        "objects": ({"input": np.array([{}], object)}, ["input"], ["input"]),
+        "no samples": ({"input": x[:0]}, ["samples"], None),
+        "NaN": ({"input": nan}, ["input", "NaN"], None),
+    }
+    for name, (content, calibration, inputs) in cases.items():
+        np.savez(archive, **(content if isinstance(content, dict) else {"input": x}))
+        if not isinstance(content, dict):
+            archive.write_bytes(content or archive.read_bytes()[:-30])
+        before = set(os.listdir(folder))
+        commands = [(calibration, ("quantize", source, "-o", folder / "q.onnx", "--scheme",
+                                   "w4g32", "--calib", archive))]
+        if inputs is not None:
+            commands.append((inputs, ("run", source, "--inputs", archive, "--outputs",
+                                      folder / "y.npz", "--no-cache")))
+        for words, command in commands:
+            result = support.run(NIBBLE, *command, timeout=60)
+            result.left = sorted(set(os.listdir(folder)) - before)
+            check_refused(f"{name} ({command[0]})", result, checks, *words)
+    print(f"{len(cases)} kinds of faulty archives")
 
 
 def changed(change, make=linear_model):
@@ -430,7 +516,8 @@ def check_interrupt(folder, checks):
 
 def main():
     checks = support.Checks()
-    groups = [check_errors, check_truncations, check_mutants, check_outputs, check_interrupt]
+    groups = [check_errors, check_truncations, check_mutants, check_verbs, check_archives,
+              check_outputs, check_interrupt]
     for group in groups:
         # Two tests that write gigabytes at once would only measure the disk.
         alone = support.only_one("disk") if group is check_interrupt else contextlib.nullcontext()

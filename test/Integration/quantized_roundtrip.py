@@ -68,12 +68,16 @@ def canonical(message):
 
 
 def pieces(model):
-    """What a model says, apart from the order of its initializers."""
+    """What a model says, apart from the order of its initializers. The nodes of an
+    integer product, which may stand apart, come back side by side."""
     rest = onnx.ModelProto()
     rest.CopyFrom(model)
     del rest.graph.node[:], rest.graph.initializer[:]
+    nodes = [canonical(node) for node in model.graph.node]
+    if any(node.op_type in ("MatMulInteger", "ConvInteger") for node in model.graph.node):
+        nodes.sort()
     return {
-        "node": [canonical(node) for node in model.graph.node],
+        "node": nodes,
         "initializer": sorted(canonical(tensor) for tensor in model.graph.initializer),
         "rest": [canonical(rest)],
     }
@@ -150,6 +154,7 @@ def check_round_trip(name, model, folder, raises=None):
         checks.check(wanted in text, lambda: f"{name}: no {wanted!r} in\n{text[:1500]}")
     problem = difference(model, after)
     checks.check(not problem, f"{name}: {problem}")
+    onnx.checker.check_model(after)
     check_outputs(name, model, after)
     # What passes between do to ops that they do not know must not matter.
     if counts["models"] % 3:
@@ -472,6 +477,30 @@ class Calibration:
         return self.data.pop() if self.data else None
 
 
+def check_dynamic(name, path, folder):
+    """All four products of a model are read as products of quantized tensors, come back
+    as they were, and mean what ONNX Runtime computes."""
+    model = onnx.shape_inference.infer_shapes(onnx.load(path))
+    text, complaint = raised_text(model, folder)
+    if not checks.check(text is not None, f"{name}: {complaint}"):
+        return
+    checks.check("nibble.kept" not in text, f"{name}: {text[:1500]}")
+    products = [line for line in text.splitlines()
+                if 'onnx.node "MatMul"' in line or 'onnx.node "Conv"' in line]
+    checks.check(len(products) == 4, f"{name}: {len(products)} products")
+    check_round_trip(name, model, folder, ["nibble.quantize_dynamic"])
+    check_meaning(name, model, folder, 1e-5)
+    # Native code must not quantize the activations a second time.
+    feeds = feeds_of(model)
+    np.savez(folder / "inputs.npz", **feeds)
+    support.must_run(support.tool("nibble"), "run", path, "--inputs", folder / "inputs.npz",
+                     "--outputs", folder / "outputs.npz", "--no-cache", "--quiet")
+    expected = session(model, optimized=False).run(None, feeds)[0]
+    found = np.load(folder / "outputs.npz")["y"]
+    error = np.abs(found - expected).max() / np.abs(expected).max()
+    checks.check(error <= 1e-5, f"{name}: native code is off by {error:.3g}")
+
+
 def test_runtime_quantizers(folder):
     from onnxruntime import quantization
     from onnxruntime.quantization import QuantFormat, QuantType
@@ -486,6 +515,10 @@ def test_runtime_quantizers(folder):
     for per_channel in (False, True):
         quantization.quantize_dynamic(source, target, per_channel=per_channel)
         check(f"quantize_dynamic {per_channel}", ["nibble.quantize_dynamic"])
+        for weight in (QuantType.QInt8, QuantType.QUInt8):
+            quantization.quantize_dynamic(
+                source, target, per_channel=per_channel, weight_type=weight)
+            check_dynamic(f"quantize_dynamic {weight} {per_channel}", target, folder)
         for quantizer_format in (QuantFormat.QDQ, QuantFormat.QOperator):
             for activation, weight in ((QuantType.QUInt8, QuantType.QInt8),
                                        (QuantType.QInt8, QuantType.QInt8),

@@ -73,8 +73,8 @@ static void addQuantize(CLI::App &app, int &exitCode) {
   verb->add_option(
       "--rule", command->rules,
       "PATTERN=SCHEME for some weights, may be repeated: PATTERN is "
-      "a glob over weight and node names, or op:OPTYPE; the first "
-      "match decides");
+      "a glob over weight and node names, op:OPTYPE, larger:N or smaller:N "
+      "elements; the first match decides");
   verb->add_option(
       "--keep", command->keep,
       "Glob of weights or nodes to leave in float, may be repeated");

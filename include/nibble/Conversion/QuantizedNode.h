@@ -20,6 +20,8 @@
 
 #include "mlir/IR/Builders.h"
 
+#include <array>
+
 namespace nibble {
 
 /// Attribute of the op that an ONNX node became: the node, as a record.
@@ -68,6 +70,35 @@ struct QuantizedNode {
 /// cannot hold what it means.
 Result<QuantizedNode> readQuantizedNode(onnx::NodeOp node);
 
+/// A product of codes whose sums become numbers, as ONNX Runtime's dynamic
+/// quantization writes it:
+///
+///     Mul(Cast(sums(codes, w, zero point, w's zero point)), Mul(scale, w's
+///     scale))
+///
+/// with codes, scale and zero point of one DynamicQuantizeLinear. It is the
+/// product of the numbers that both stand for, within the error that Spec S12
+/// allows: the sum is exact, its conversion and both factors round once.
+struct IntegerProduct {
+  /// The DynamicQuantizeLinear, which other products may read too.
+  onnx::NodeOp dynamic;
+  /// The nodes that are the product's own.
+  onnx::NodeOp sums, cast, scale, result;
+  QuantizedNode activations, weight;
+
+  mlir::Value getWeightScale();
+  std::array<onnx::NodeOp, 4> getNodes() const {
+    return {sums, cast, scale, result};
+  }
+};
+
+/// Whether the result of `node` is a sum of codes.
+bool isIntegerProduct(onnx::NodeOp node);
+
+/// Reads the product whose sums a node of isIntegerProduct computes. The
+/// failure says why they are not the sums of such a product.
+Result<IntegerProduct> readIntegerProduct(onnx::NodeOp sums);
+
 /// `value` as a tensor of another shape or element type with the same bytes:
 /// a reference to the same place in a file where it is one. Null where the
 /// sizes differ.
@@ -88,7 +119,13 @@ mlir::RankedTensorType getPlainType(mlir::Value value);
 /// reference), so that it can be written back as it was.
 mlir::DictionaryAttr recordNode(onnx::NodeOp node);
 
-/// The op type and domain of the node that a record is about, or empty.
+/// The same for nodes that became one op, in an order in which they may stand.
+/// An input that one of them computes, or `source`, is recorded as such.
+mlir::DictionaryAttr recordNodes(llvm::ArrayRef<onnx::NodeOp> nodes,
+                                 onnx::NodeOp source);
+
+/// The op type of the node (the first of several) that a record is about, or
+/// empty.
 llvm::StringRef getRecordedOpType(mlir::DictionaryAttr record);
 
 /// The constants of a model, by name.
@@ -116,6 +153,19 @@ onnx::NodeOp rebuildNode(mlir::DictionaryAttr record, mlir::Operation *place,
                          llvm::ArrayRef<mlir::Value> inputs,
                          llvm::ArrayRef<mlir::Value> anchors,
                          ConstantTable &constants);
+
+/// Writes the nodes of a record of several before `place`, which read `source`.
+/// Empty where the record is damaged.
+llvm::SmallVector<onnx::NodeOp> rebuildNodes(mlir::DictionaryAttr record,
+                                             mlir::Operation *place,
+                                             onnx::NodeOp source,
+                                             llvm::ArrayRef<mlir::Value> parts,
+                                             ConstantTable &constants);
+
+/// For each recorded input, the one of `parts` that the constant of that name
+/// became; the first where there is none.
+llvm::SmallVector<mlir::Value> getAnchors(mlir::DictionaryAttr record,
+                                          llvm::ArrayRef<mlir::Value> parts);
 
 } // namespace nibble
 

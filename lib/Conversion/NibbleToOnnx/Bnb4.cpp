@@ -48,7 +48,8 @@ std::optional<std::string> nibble::whyNotBnb4(const StoredWeight &weight) {
   return std::nullopt;
 }
 
-FormatCounts nibble::writeBnb4(const StoredWeight &weight) {
+FormatCounts nibble::writeBnb4(const StoredWeight &weight,
+                               OnnxBuilder &builder) {
   FormatCounts counts;
   unsigned axis = getReductionAxis(weight.readers.front());
   size_t K = weight.type.getDimSize(axis), N = weight.type.getDimSize(1 - axis);
@@ -67,7 +68,6 @@ FormatCounts nibble::writeBnb4(const StoredWeight &weight) {
   packHighNibbleFirst(codes.data(), codes.size(),
                       reinterpret_cast<uint8_t *>(packed.data()));
 
-  OnnxBuilder builder(weight.op);
   Type byte = builder.builder.getIntegerType(8, /*isSigned=*/false);
   bool isNF4 = weight.encoding.getStorage().getKind() == CodeKind::NF4;
   int64_t packedSize = packed.size(), count = scales.size();
@@ -84,7 +84,7 @@ FormatCounts nibble::writeBnb4(const StoredWeight &weight) {
         node.getOutputName(0), {node.getInputs()[0], B, absmax},
         {{"K", K}, {"N", N}, {"block_size", blockSize}, {"quant_type", isNF4}},
         node.getResult(0).getType());
-    replaceProduct(reader, product);
+    replaceProduct(reader, product, builder);
     if (transpose && transpose->use_empty())
       transpose.erase();
     ++counts.matMuls;

@@ -165,8 +165,8 @@ struct Initializers {
 } // namespace
 
 static Initializers makeInitializers(const StoredWeight &weight,
-                                     const Rows &rows, bool asTable) {
-  OnnxBuilder builder(weight.op);
+                                     const Rows &rows, bool asTable,
+                                     OnnxBuilder &builder) {
   MatMulNBitsShape shape = rows.shape();
   Type byte = builder.builder.getIntegerType(8, /*isSigned=*/false);
   StorageAttr storage = weight.encoding.getStorage();
@@ -239,9 +239,10 @@ static Value getBias(const WeightReader &reader, const Rows &rows) {
 }
 
 static void writeProduct(const WeightReader &reader, const Rows &rows,
-                         const Initializers &parts, int64_t accuracyLevel) {
+                         const Initializers &parts, int64_t accuracyLevel,
+                         OnnxBuilder &builder) {
   NodeOp node = reader.node;
-  OnnxBuilder builder(node);
+  builder.setInsertionPoint(node);
   SmallVector<Value> inputs = {node.getInputs()[0], parts.codes, parts.scales};
   Value bias = getBias(reader, rows);
   auto absent = [&] {
@@ -266,13 +267,14 @@ static void writeProduct(const WeightReader &reader, const Rows &rows,
                         {"block_size", rows.blockSize},
                         {"accuracy_level", accuracyLevel}},
                        node.getResult(0).getType());
-  replaceProduct(reader, product);
+  replaceProduct(reader, product, builder);
 }
 
 static void writeGather(const WeightReader &reader, const Rows &rows,
-                        const Initializers &parts, Value table) {
+                        const Initializers &parts, Value table,
+                        OnnxBuilder &builder) {
   NodeOp node = reader.node;
-  OnnxBuilder builder(node);
+  builder.setInsertionPoint(node);
   SmallVector<Value> inputs = {table, node.getInputs()[1], parts.scales};
   if (parts.zeroPoints)
     inputs.push_back(parts.zeroPoints);
@@ -291,8 +293,8 @@ static void writeGather(const WeightReader &reader, const Rows &rows,
 /// Codes that MatMulNBits reads as [N, blocks, bytes], as the rows of a table:
 /// one initializer serves both.
 static Value makeTableView(const StoredWeight &weight, const Rows &rows,
-                           Value codes) {
-  OnnxBuilder builder(weight.op);
+                           Value codes, OnnxBuilder &builder) {
+  builder.setInsertionPoint(weight.op);
   MatMulNBitsShape shape = rows.shape();
   Type i64 = builder.builder.getI64Type();
   auto vector = [&](StringRef suffix, ArrayRef<int64_t> values) {
@@ -306,9 +308,9 @@ static Value makeTableView(const StoredWeight &weight, const Rows &rows,
   int64_t paddedBytes = shape.blocks() * shape.blockBytes();
   int64_t rowBytes = rows.K * rows.bits / 8;
   Value target = vector("_table_shape", {int64_t(rows.N), paddedBytes});
-  std::string name = weight.name + "_table";
+  std::string name = builder.names.make(weight.name + "_table");
   bool padded = paddedBytes != rowBytes;
-  std::string reshaped = padded ? name + "_padded" : name;
+  std::string reshaped = padded ? builder.names.make(name + "_padded") : name;
   Value table =
       builder
           .makeNode("Reshape", "", reshaped, reshaped, {codes, target}, {},
@@ -326,24 +328,25 @@ static Value makeTableView(const StoredWeight &weight, const Rows &rows,
 }
 
 FormatCounts nibble::writeMatMulNBits(const StoredWeight &weight,
+                                      OnnxBuilder &builder,
                                       int64_t accuracyLevel) {
   Rows rows = *getRows(weight);
   FormatCounts counts;
   bool onlyGathers = llvm::all_of(weight.readers, [](const WeightReader &r) {
     return r.kind == WeightReader::Gather;
   });
-  Initializers parts = makeInitializers(weight, rows, onlyGathers);
+  Initializers parts = makeInitializers(weight, rows, onlyGathers, builder);
   Value table = onlyGathers ? parts.codes : Value();
   for (const WeightReader &reader : weight.readers) {
     if (reader.kind == WeightReader::Gather) {
       if (!table)
-        table = makeTableView(weight, rows, parts.codes);
-      writeGather(reader, rows, parts, table);
+        table = makeTableView(weight, rows, parts.codes, builder);
+      writeGather(reader, rows, parts, table, builder);
       ++counts.gathers;
       continue;
     }
     NodeOp transpose = reader.transpose;
-    writeProduct(reader, rows, parts, accuracyLevel);
+    writeProduct(reader, rows, parts, accuracyLevel, builder);
     if (transpose && transpose->use_empty())
       transpose.erase();
     ++counts.matMuls;

@@ -32,8 +32,9 @@ struct ToOnnx : nibble::impl::ConvertNibbleToOnnxBase<ToOnnx> {
 
 private:
   Result<Format> chooseFormat(const StoredWeight &weight);
-  LogicalResult convert(AssembleOp op, Restorer &restorer);
-  LogicalResult write(const StoredWeight &weight, Format chosen);
+  LogicalResult convert(AssembleOp op, Restorer &restorer, UniqueNames &names);
+  LogicalResult write(const StoredWeight &weight, Format chosen,
+                      OnnxBuilder &builder);
   void eraseParts(AssembleOp op);
 };
 
@@ -66,12 +67,14 @@ void ToOnnx::eraseParts(AssembleOp op) {
         constant.erase();
 }
 
-LogicalResult ToOnnx::convert(AssembleOp op, Restorer &restorer) {
+LogicalResult ToOnnx::convert(AssembleOp op, Restorer &restorer,
+                              UniqueNames &names) {
   Result<StoredWeight> weight = readWeight(op);
   Result<Format> chosen =
       weight ? chooseFormat(*weight) : Failure{weight.error()};
   if (chosen) {
-    if (failed(write(*weight, *chosen)))
+    OnnxBuilder builder(op, names);
+    if (failed(write(*weight, *chosen, builder)))
       return failure();
     eraseParts(op);
     return success();
@@ -86,23 +89,24 @@ LogicalResult ToOnnx::convert(AssembleOp op, Restorer &restorer) {
   return success();
 }
 
-LogicalResult ToOnnx::write(const StoredWeight &weight, Format chosen) {
+LogicalResult ToOnnx::write(const StoredWeight &weight, Format chosen,
+                            OnnxBuilder &builder) {
   switch (chosen) {
   case Format::MatMulNBits: {
-    FormatCounts counts = writeMatMulNBits(weight, accuracyLevel);
+    FormatCounts counts = writeMatMulNBits(weight, builder, accuracyLevel);
     numMatMulNBits += counts.matMuls;
     numGathers += counts.gathers;
     requireDomain(getOperation(), "com.microsoft", 1);
     break;
   }
   case Format::Bnb4:
-    numBnb4 += writeBnb4(weight).matMuls;
+    numBnb4 += writeBnb4(weight, builder).matMuls;
     requireDomain(getOperation(), "com.microsoft", 1);
     break;
   case Format::Qdq:
     if (failed(raiseOpset(getOperation(), getQdqOpset(weight))))
       return failure();
-    writeQdq(weight);
+    writeQdq(weight, builder);
     ++numDequantize;
     break;
   }
@@ -121,8 +125,9 @@ void ToOnnx::runOnOperation() {
   numRestored += restorer.restoreAll(format);
   SmallVector<AssembleOp> assembles;
   getOperation().walk([&](AssembleOp op) { assembles.push_back(op); });
+  UniqueNames names(getOperation());
   for (AssembleOp op : assembles)
-    if (failed(convert(op, restorer)))
+    if (failed(convert(op, restorer, names)))
       return signalPassFailure();
   restorer.cleanUp();
   if (!assembles.empty())

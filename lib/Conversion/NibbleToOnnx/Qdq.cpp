@@ -101,8 +101,7 @@ packContainer(MLIRContext *context, StorageAttr storage,
   return {type, std::move(packed)};
 }
 
-void nibble::writeQdq(const StoredWeight &weight) {
-  OnnxBuilder builder(weight.op);
+void nibble::writeQdq(const StoredWeight &weight, OnnxBuilder &builder) {
   MLIRContext *context = weight.type.getContext();
   StorageAttr storage = weight.encoding.getStorage();
   Granularity granularity = *getGranularity(weight);
@@ -131,8 +130,9 @@ void nibble::writeQdq(const StoredWeight &weight) {
   if (granularity.kind == Granularity::Blocked)
     attributes.push_back({"block_size", granularity.blockSize});
   NodeOp dequantize = builder.makeNode(
-      "DequantizeLinear", "", weight.name + "_DequantizeLinear", weight.name,
-      inputs, attributes, getExpressedType(weight.type));
+      "DequantizeLinear", "", weight.name + "_DequantizeLinear",
+      builder.names.make(weight.name), inputs, attributes,
+      getExpressedType(weight.type));
   AssembleOp op = weight.op;
   op.getResult().replaceAllUsesWith(dequantize.getResult(0));
 }

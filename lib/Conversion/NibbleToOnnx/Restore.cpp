@@ -75,18 +75,8 @@ NodeOp Restorer::rebuild(Operation *op, ArrayRef<Value> inputs, Value codes,
                          Value scales, Value zeros) {
   DictionaryAttr record = getRecord(op);
   // Each constant comes back where the part stands that was made of it.
-  SmallVector<Value> anchors;
-  if (auto entries = record.getAs<ArrayAttr>("inputs"))
-    for (Attribute entry : entries) {
-      auto constant = dyn_cast<DictionaryAttr>(entry);
-      auto name = constant ? constant.getAs<StringAttr>("name") : StringAttr();
-      Value &anchor = anchors.emplace_back(codes);
-      for (Value part : {codes, scales, zeros})
-        if (auto op = part ? part.getDefiningOp<ConstantOp>() : ConstantOp())
-          if (op.getNameAttr() == name)
-            anchor = part;
-    }
-  return rebuildNode(record, op, inputs, anchors, constants);
+  return rebuildNode(record, op, inputs,
+                     getAnchors(record, {codes, scales, zeros}), constants);
 }
 
 /// Removes a node that turned out not to say the same.
@@ -223,9 +213,10 @@ bool Restorer::restoreQuantize(QuantizeOp op) {
 }
 
 bool Restorer::restoreDynamic(QuantizeDynamicOp op) {
-  // The scale and zero point must be read as the node gives them.
+  // The scale and zero point must be read as the node gives them. Products come
+  // back by their own records.
   for (Operation *user : op->getUsers()) {
-    if (isa<CodesOp>(user))
+    if (isa<CodesOp, NodeOp>(user))
       continue;
     if (!isa<ScalesOp, ZerosOp>(user) ||
         !llvm::all_of(user->getUsers(), [](Operation *reader) {
@@ -244,7 +235,7 @@ bool Restorer::restoreDynamic(QuantizeDynamicOp op) {
   replaceCodes(op.getResult(), node.getResult(0));
   candidates.push_back(op);
   for (Operation *user : op->getUsers()) {
-    if (isa<CodesOp>(user))
+    if (isa<CodesOp, NodeOp>(user))
       continue;
     Value part = node.getResult(isa<ScalesOp>(user) ? 1 : 2);
     candidates.push_back(user);
@@ -255,6 +246,41 @@ bool Restorer::restoreDynamic(QuantizeDynamicOp op) {
       candidates.push_back(reader);
     }
   }
+  return true;
+}
+
+/// A MatMul or Conv of activations that are quantized as the model runs.
+bool Restorer::restoreIntegerProduct(NodeOp op) {
+  if (op.getInputs().size() != 2 || op.getNumResults() != 1)
+    return false;
+  Value activations = op.getInputs()[0];
+  auto weight = op.getInputs()[1].getDefiningOp<AssembleOp>();
+  Value codes = quantizedCodes.lookup(activations);
+  auto dynamic = codes ? codes.getDefiningOp<NodeOp>() : NodeOp();
+  if (!dynamic || !weight)
+    return false;
+  SmallVector<NodeOp> nodes = rebuildNodes(
+      getRecord(op), op, dynamic,
+      {weight.getCodes(), weight.getScales(), weight.getZeros()}, constants);
+  if (nodes.empty())
+    return false;
+  NodeOp sums = nodes.front();
+  Result<IntegerProduct> read = readIntegerProduct(sums);
+  bool same = read && read->dynamic == dynamic &&
+              read->result == nodes.back() &&
+              read->activations.type == activations.getType() &&
+              op.isOnnx(sums.isOnnx("ConvInteger") ? "Conv" : "MatMul") &&
+              sums.getNodeAttributes() == op.getNodeAttributes() &&
+              ::saysTheSame(read->weight, weight.getType(), weight.getCodes(),
+                            weight.getScales(), weight.getZeros());
+  if (!same) {
+    for (NodeOp node : llvm::reverse(nodes))
+      discard(node);
+    return false;
+  }
+  nodes.back().getResult(0).setType(op.getResult(0).getType());
+  op.getResult(0).replaceAllUsesWith(nodes.back().getResult(0));
+  candidates.append({activations.getDefiningOp(), weight, op});
   return true;
 }
 
@@ -315,9 +341,11 @@ bool Restorer::restoreNode(Operation *op) {
     return restoreQuantize(quantize);
   if (auto dynamic = dyn_cast<QuantizeDynamicOp>(op))
     return restoreDynamic(dynamic);
-  if (auto node = dyn_cast<NodeOp>(op))
-    return restoreReader(node);
-  return false;
+  auto node = dyn_cast<NodeOp>(op);
+  if (!node)
+    return false;
+  return getRecord(node).contains("nodes") ? restoreIntegerProduct(node)
+                                           : restoreReader(node);
 }
 
 //===----------------------------------------------------------------------===//
@@ -328,6 +356,8 @@ static bool isOfFormat(Operation *op, StringRef format) {
   if (format == "auto" || isa<QuantizeOp, DequantizeOp, QuantizeDynamicOp>(op))
     return true;
   StringRef opType = getRecordedOpType(getRecord(op));
+  if (opType == "MatMulInteger" || opType == "ConvInteger")
+    return true;
   if (format == "qdq")
     return opType == "DequantizeLinear";
   if (format == "bnb4")

@@ -22,7 +22,7 @@ public:
       : module(module), constants(module) {}
 
   /// Restores all nodes of the kinds that `format` (auto, matmulnbits, bnb4,
-  /// qdq) writes, and all that work on activations. Returns how many.
+  /// qdq) writes, and all that work on codes of activations. Returns how many.
   unsigned restoreAll(llvm::StringRef format);
 
   /// Restores what reads `op`, or `op` itself. Returns how many nodes; 0 if
@@ -47,6 +47,7 @@ private:
   bool restoreQuantize(QuantizeOp op);
   bool restoreDynamic(QuantizeDynamicOp op);
   bool restoreReader(onnx::NodeOp node);
+  bool restoreIntegerProduct(onnx::NodeOp op);
   /// Whether `node` says what the parts of an assembly or a quantization say.
   bool saysTheSame(onnx::NodeOp node, mlir::RankedTensorType type,
                    mlir::Value codes, mlir::Value scales, mlir::Value zeros);

@@ -110,8 +110,9 @@ Result<StoredWeight> nibble::readWeight(AssembleOp op) {
 // OnnxBuilder
 //===----------------------------------------------------------------------===//
 
-Value OnnxBuilder::makeConstant(StringRef name, ArrayRef<int64_t> shape,
+Value OnnxBuilder::makeConstant(StringRef wanted, ArrayRef<int64_t> shape,
                                 Type elementType, std::vector<char> bytes) {
+  std::string name = names.make(wanted);
   auto type = RankedTensorType::get(shape, elementType);
   TypedAttr value = makeTensorValue(type, name, std::move(bytes));
   return ConstantOp::create(builder, NameLoc::get(builder.getStringAttr(name)),
@@ -148,15 +149,16 @@ NodeOp OnnxBuilder::makeNode(StringRef opType, StringRef domain, StringRef name,
       DictionaryAttr(), inputs, 0);
 }
 
-void nibble::replaceProduct(const WeightReader &reader, NodeOp product) {
+void nibble::replaceProduct(const WeightReader &reader, NodeOp product,
+                            OnnxBuilder &builder) {
   NodeOp node = reader.node;
   Value result = product.getResult(0);
   Value addend = reader.kind == WeightReader::Gemm ? node.getInput(2) : Value();
   bool isBias = product.getInputs().size() > 3 && addend &&
                 product.getInputs().back() == addend;
   if (addend && !isBias) {
-    OnnxBuilder builder(node);
-    std::string inner = (node.getOutputName(0) + "_product").str();
+    builder.setInsertionPoint(node);
+    std::string inner = builder.names.make(node.getOutputName(0) + "_product");
     product.setOutputsAttr(builder.builder.getStrArrayAttr({inner}));
     NodeOp sum = builder.makeNode("Add", "", node.getDisplayName() + "_bias",
                                   node.getOutputName(0), {result, addend}, {},

@@ -9,6 +9,7 @@
 
 #include "nibble/Dialect/Nibble/IR/NibbleOps.h"
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
+#include "nibble/Dialect/Onnx/Utils/UniqueNames.h"
 #include "nibble/Numerics/Result.h"
 
 #include "mlir/IR/Builders.h"
@@ -56,12 +57,14 @@ inline unsigned getContainerBits(unsigned bits) {
 /// Makes initializers and nodes beside a weight.
 class OnnxBuilder {
 public:
-  explicit OnnxBuilder(mlir::Operation *before) : builder(before) {}
+  OnnxBuilder(mlir::Operation *before, onnx::UniqueNames &names)
+      : builder(before), names(names) {}
   void setInsertionPoint(mlir::Operation *before) {
     builder.setInsertionPoint(before);
   }
 
-  /// An initializer of `bytes`, in the layout of raw_data.
+  /// An initializer of `bytes`, in the layout of raw_data. It gets another name
+  /// where `name` is taken.
   mlir::Value makeConstant(llvm::StringRef name, llvm::ArrayRef<int64_t> shape,
                            mlir::Type elementType, std::vector<char> bytes);
   /// Scales (f32) in `elementType`, which holds each exactly.
@@ -75,6 +78,7 @@ public:
            mlir::Type resultType);
 
   mlir::OpBuilder builder;
+  onnx::UniqueNames &names;
 };
 
 /// Whether this weight and all its readers can be written in a format; if not,
@@ -87,18 +91,20 @@ struct FormatCounts {
   unsigned matMuls = 0, gathers = 0;
 };
 
-/// Replace the readers of the weight; `op` is left without uses.
-FormatCounts writeMatMulNBits(const StoredWeight &weight,
+/// Replace the readers of the weight, before which `builder` stands; its op is
+/// left without uses.
+FormatCounts writeMatMulNBits(const StoredWeight &weight, OnnxBuilder &builder,
                               int64_t accuracyLevel);
-FormatCounts writeBnb4(const StoredWeight &weight);
-void writeQdq(const StoredWeight &weight);
+FormatCounts writeBnb4(const StoredWeight &weight, OnnxBuilder &builder);
+void writeQdq(const StoredWeight &weight, OnnxBuilder &builder);
 
 /// The opset of ONNX that DequantizeLinear needs for this weight.
 int64_t getQdqOpset(const StoredWeight &weight);
 
 /// Replaces the reader by `product`, whose last dimension is that of the
 /// weight, with a Gemm's C added. Shared by the formats.
-void replaceProduct(const WeightReader &reader, onnx::NodeOp product);
+void replaceProduct(const WeightReader &reader, onnx::NodeOp product,
+                    OnnxBuilder &builder);
 
 } // namespace nibble
 

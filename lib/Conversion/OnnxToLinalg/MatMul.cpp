@@ -11,7 +11,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "NodeConversion.h"
+#include "Spatial.h"
 
 #include "nibble/Dialect/Nibble/IR/NibbleOps.h"
 
@@ -150,28 +150,43 @@ static Value getTransposedWeight(Value value) {
                                                                    : Value();
 }
 
+/// Activations as nibble.matmul takes them: as codes where they are quantized.
+static Value getActivations(NodeContext &context) {
+  return isQuantized(context.getInputType(0)) ? context.node.getInput(0)
+                                              : context.getInput(0);
+}
+
+/// activations · weight, or activations · weightᵀ.
+static FailureOr<Value> buildQuantizedProduct(NodeContext &context,
+                                              Value activations, Value weight,
+                                              bool transposed) {
+  int64_t last = cast<RankedTensorType>(activations.getType()).getRank() - 1;
+  auto getExtent = [&](Value factor, int64_t axis) {
+    return getSize(context.rewriter, context.loc, factor, axis);
+  };
+  SizeMath math(context);
+  if (failed(math.requireEqual(
+          getExtent(activations, last), getExtent(weight, transposed ? 1 : 0),
+          "the columns of the first factor are not the rows of the second")))
+    return failure();
+  return MatmulOp::create(
+             context.rewriter, context.loc, activations, weight,
+             /*bias=*/Value(), TypeAttr::get(context.rewriter.getF32Type()),
+             transposed ? context.rewriter.getUnitAttr() : UnitAttr())
+      .getResult();
+}
+
 static LogicalResult convertMatMul(NodeContext &context) {
   RankedTensorType lhs = context.getInputType(0), rhs = context.getInputType(1);
-  if (Value weight = getTransposedWeight(context.node.getInput(1));
-      weight && lhs.getRank() >= 1 &&
+  Value weight = getTransposedWeight(context.node.getInput(1));
+  bool transposed = static_cast<bool>(weight);
+  if (!transposed && isQuantizedMatrix(context, 1))
+    weight = context.node.getInput(1);
+  if (weight && lhs.getRank() >= 1 &&
       lhs.getElementType() == rhs.getElementType()) {
-    checkInner(context, context.getInput(0), lhs, context.getInput(1), rhs);
-    auto product = MatmulOp::create(
-        context.rewriter, context.loc, context.getInput(0), weight,
-        /*bias=*/Value(), TypeAttr::get(context.rewriter.getF32Type()),
-        context.rewriter.getUnitAttr());
-    return context.replace(product.getResult());
-  }
-  if (isQuantizedMatrix(context, 1) && lhs.getRank() >= 1 &&
-      lhs.getElementType() == rhs.getElementType()) {
-    checkInner(context, context.getInput(0), lhs, context.node.getInput(1),
-               rhs);
-    auto product =
-        MatmulOp::create(context.rewriter, context.loc, context.getInput(0),
-                         context.node.getInput(1), /*bias=*/Value(),
-                         TypeAttr::get(context.rewriter.getF32Type()),
-                         /*transpose_weight=*/UnitAttr());
-    return context.replace(product.getResult());
+    auto product = buildQuantizedProduct(context, getActivations(context),
+                                         weight, transposed);
+    return failed(product) ? failure() : context.replace(*product);
   }
   auto result = buildAnyMatMul(context, context.getInput(0), lhs,
                                context.getInput(1), rhs, lhs.getElementType());
@@ -205,12 +220,11 @@ static LogicalResult convertGemm(NodeContext &context) {
   if (node.getInt("transA", 0))
     a = transpose(context, a, aType);
   if (isQuantizedMatrix(context, 1) && element.isF32()) {
-    bool transposed = node.getInt("transB", 0) != 0;
-    sums = MatmulOp::create(
-               context.rewriter, context.loc, a, node.getInput(1), Value(),
-               TypeAttr::get(context.rewriter.getF32Type()),
-               transposed ? context.rewriter.getUnitAttr() : UnitAttr())
-               .getResult();
+    auto product = buildQuantizedProduct(context, a, node.getInput(1),
+                                         node.getInt("transB", 0) != 0);
+    if (failed(product))
+      return failure();
+    sums = *product;
   } else {
     Value b = context.getInput(1);
     if (node.getInt("transB", 0))

@@ -9,6 +9,7 @@
 #include "nibble/Conversion/QuantizedNode.h"
 #include "nibble/Dialect/Nibble/IR/NibbleOps.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
+#include "nibble/Dialect/Onnx/Utils/UniqueNames.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "llvm/ADT/SetVector.h"
@@ -34,6 +35,7 @@ private:
     Value codes, scales, zeros;
   };
 
+  void collect(NodeOp node);
   void convert(NodeOp node);
   void keep(NodeOp node, const Twine &why);
   Parts makeParts(NodeOp node, const QuantizedNode &read);
@@ -47,6 +49,8 @@ private:
   void convertProduct(NodeOp node, const QuantizedNode &read);
   void convertGather(NodeOp node, const QuantizedNode &read);
   void convertQLinear(NodeOp node, const QuantizedNode &read);
+  void convertIntegerProduct(IntegerProduct product, Value activations);
+  void replaceByCodes(NodeOp node, const QuantizedNode &read, Value input);
   Value getOperand(NodeOp node, const QuantizedNode &read);
   /// Erases a node that has been replaced, and its constants that only it read.
   void erase(NodeOp node);
@@ -57,6 +61,11 @@ private:
   DenseMap<std::pair<Value, Value>, SmallVector<AssembleOp, 1>> weights;
   DenseMap<AssembleOp, Value> transposes;
   llvm::SmallSetVector<Operation *, 16> orphans;
+  std::optional<UniqueNames> names;
+  /// What is converted, as it was before the first node changed.
+  SmallVector<NodeOp> nodes;
+  /// Products by the DynamicQuantizeLinear that they read.
+  DenseMap<Operation *, SmallVector<IntegerProduct, 1>> products;
 };
 
 } // namespace
@@ -206,19 +215,25 @@ void ToNibble::convertDequantize(NodeOp node, const QuantizedNode &read) {
   erase(node);
 }
 
-void ToNibble::convertQuantize(NodeOp node, const QuantizedNode &read) {
+/// Puts the codes of `input`, quantized as `node` says, in its place.
+void ToNibble::replaceByCodes(NodeOp node, const QuantizedNode &read,
+                              Value input) {
   OpBuilder builder(node);
-  DictionaryAttr record = recordNode(node);
   Parts made = makeParts(node, read);
-  Value input = castTo(builder, node.getInput(0), getExpressedType(read.type));
   auto quantize = QuantizeOp::create(builder, node.getLoc(), read.type, input,
                                      made.scales, made.zeros);
-  quantize->setAttr(kRecordAttrName, record);
+  quantize->setAttr(kRecordAttrName, recordNode(node));
   Value codes = CodesOp::create(builder, node.getLoc(), quantize.getResult());
   Value result = node.getResult(0);
   result.replaceAllUsesWith(castTo(builder, codes, result.getType()));
   ++numActivations;
   erase(node);
+}
+
+void ToNibble::convertQuantize(NodeOp node, const QuantizedNode &read) {
+  OpBuilder builder(node);
+  Value input = castTo(builder, node.getInput(0), getExpressedType(read.type));
+  replaceByCodes(node, read, input);
 }
 
 void ToNibble::convertDynamic(NodeOp node, const QuantizedNode &read) {
@@ -227,6 +242,8 @@ void ToNibble::convertDynamic(NodeOp node, const QuantizedNode &read) {
   Value input = castTo(builder, node.getInput(0), getExpressedType(read.type));
   auto quantize = QuantizeDynamicOp::create(builder, loc, read.type, input);
   quantize->setAttr(kRecordAttrName, recordNode(node));
+  for (const IntegerProduct &product : products.lookup(node))
+    convertIntegerProduct(product, quantize.getResult());
   Value codes = CodesOp::create(builder, loc, quantize.getResult());
   node.getResult(0).replaceAllUsesWith(
       castTo(builder, codes, node.getResult(0).getType()));
@@ -243,7 +260,7 @@ void ToNibble::convertDynamic(NodeOp node, const QuantizedNode &read) {
   replace(1, ScalesOp::create(builder, loc, quantize.getResult()));
   replace(2, ZerosOp::create(builder, loc, quantize.getResult()));
   for (Operation *user : llvm::make_early_inc_range(quantize->getUsers()))
-    if (user->use_empty())
+    if (!isa<NodeOp>(user) && user->use_empty())
       user->erase();
   ++numActivations;
   erase(node);
@@ -261,11 +278,7 @@ Value ToNibble::getTranspose(NodeOp node, AssembleOp weight, Value original) {
     name = constant.getName();
   else
     name = node.getOutputName(0);
-  // Another assembly of the same weight has a transpose of its own.
-  std::string unique = (name + ".transposed").str();
-  if (auto &known = weights[{weight.getCodes(), weight.getScales()}];
-      known.size() > 1)
-    unique += std::to_string(known.size());
+  std::string unique = names->make(name + ".transposed");
   auto type = weight.getType();
   SmallVector<int64_t> shape = {type.getDimSize(1), type.getDimSize(0)};
   Attribute order = NodeAttributeAttr::get(
@@ -286,9 +299,10 @@ void ToNibble::convertProduct(NodeOp node, const QuantizedNode &read) {
   StringRef name = node.getName().value_or("");
   StringRef output = node.getOutputName(0);
   Type type = node.getResult(0).getType();
-  NodeOp result = makeNode(builder, node.getLoc(), "MatMul", name,
-                           bias ? (output + ".product").str() : output.str(),
-                           {node.getInput(0), right}, {}, type);
+  NodeOp result =
+      makeNode(builder, node.getLoc(), "MatMul", name,
+               bias ? names->make(output + ".product") : output.str(),
+               {node.getInput(0), right}, {}, type);
   if (bias)
     result = makeNode(builder, node.getLoc(), "Add",
                       name.empty() ? "" : (name + ".bias").str(), output,
@@ -318,7 +332,6 @@ void ToNibble::convertGather(NodeOp node, const QuantizedNode &read) {
 /// with integers.
 void ToNibble::convertQLinear(NodeOp node, const QuantizedNode &read) {
   OpBuilder builder(node);
-  DictionaryAttr record = recordNode(node);
   SmallVector<Value> operands;
   for (const QuantizedNode &operand : read.operands) {
     operands.push_back(getOperand(node, operand));
@@ -328,18 +341,34 @@ void ToNibble::convertQLinear(NodeOp node, const QuantizedNode &read) {
   bool isConv = read.kind == NodeKind::QLinearConv;
   NodeOp product = makeNode(
       builder, node.getLoc(), isConv ? "Conv" : "MatMul",
-      node.getName().value_or(""), (output + ".expressed").str(), operands,
+      node.getName().value_or(""), names->make(output + ".expressed"), operands,
       node.getNodeAttributes().getValue(), getExpressedType(read.type));
-  Parts made = makeParts(node, read);
-  auto quantize =
-      QuantizeOp::create(builder, node.getLoc(), read.type,
-                         product.getResult(0), made.scales, made.zeros);
-  quantize->setAttr(kRecordAttrName, record);
-  Value codes = CodesOp::create(builder, node.getLoc(), quantize.getResult());
-  Value result = node.getResult(0);
-  result.replaceAllUsesWith(castTo(builder, codes, result.getType()));
-  ++numActivations;
-  erase(node);
+  replaceByCodes(node, read, product.getResult(0));
+}
+
+/// The product of the numbers themselves: the nodes that scale the sums go.
+void ToNibble::convertIntegerProduct(IntegerProduct product,
+                                     Value activations) {
+  NodeOp sums = product.sums, result = product.result;
+  const QuantizedNode &weight = product.weight;
+  Value codes = makePart(sums.getInput(1), weight.codes, "");
+  Value scales = makePart(product.getWeightScale(), weight.scales, "");
+  Value zeros =
+      weight.zeros ? makePart(sums.getInput(3), weight.zeros, "") : Value();
+  OpBuilder builder(result);
+  auto assemble = AssembleOp::create(builder, sums.getLoc(), weight.type, codes,
+                                     scales, zeros, Value(), Value());
+  NodeOp node = makeNode(
+      builder, sums.getLoc(), sums.isOnnx("ConvInteger") ? "Conv" : "MatMul",
+      sums.getName().value_or(""), result.getOutputName(0),
+      {activations, assemble.getResult()}, sums.getNodeAttributes().getValue(),
+      result.getResult(0).getType());
+  node->setAttr(kRecordAttrName,
+                recordNodes(product.getNodes(), product.dynamic));
+  result.getResult(0).replaceAllUsesWith(node.getResult(0));
+  ++numWeights;
+  for (NodeOp old : {result, product.scale, product.cast, sums})
+    erase(old);
 }
 
 //===----------------------------------------------------------------------===//
@@ -351,24 +380,27 @@ void ToNibble::keep(NodeOp node, const Twine &why) {
   node->setAttr(kKeptAttrName, StringAttr::get(&getContext(), why));
 }
 
-/// Nodes whose result is a sum of codes.
-static bool isIntegerArithmetic(NodeOp node) {
-  return node.isOnnx("MatMulInteger") || node.isOnnx("ConvInteger");
+/// Notes what is to be done about `node`.
+void ToNibble::collect(NodeOp node) {
+  bool isProduct = isIntegerProduct(node);
+  if (!isProduct && !getNodeKind(node))
+    return;
+  if (node->getParentOfType<func::FuncOp>()->hasAttr(kFunctionAttrName))
+    return keep(node, "it stands in a local function; --onnx-inline-functions "
+                      "puts its nodes into the graph");
+  if (!isProduct)
+    return nodes.push_back(node);
+  Result<IntegerProduct> product = readIntegerProduct(node);
+  if (!product)
+    return keep(node, product.error());
+  products[product->dynamic].push_back(*product);
 }
 
 void ToNibble::convert(NodeOp node) {
-  std::optional<NodeKind> kind = getNodeKind(node);
-  if (!kind) {
-    if (isIntegerArithmetic(node))
-      keep(node, "its result is a sum of codes without a scale");
-    return;
-  }
-  if (node->getParentOfType<func::FuncOp>()->hasAttr(kFunctionAttrName))
-    return keep(node, "it stands in a local function");
   Result<QuantizedNode> read = readQuantizedNode(node);
   if (!read)
     return keep(node, read.error());
-  switch (*kind) {
+  switch (read->kind) {
   case NodeKind::DequantizeLinear:
     return convertDequantize(node, *read);
   case NodeKind::QuantizeLinear:
@@ -405,9 +437,10 @@ void ToNibble::runOnOperation() {
   weights.clear();
   transposes.clear();
   orphans.clear();
-  SmallVector<NodeOp> nodes;
-  getOperation().walk<WalkOrder::PreOrder>(
-      [&](NodeOp node) { nodes.push_back(node); });
+  names.emplace(getOperation());
+  nodes.clear();
+  products.clear();
+  getOperation().walk<WalkOrder::PreOrder>([&](NodeOp node) { collect(node); });
   for (NodeOp node : nodes)
     convert(node);
   for (Operation *orphan : orphans)

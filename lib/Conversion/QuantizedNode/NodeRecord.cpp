@@ -31,7 +31,22 @@ static DictionaryAttr recordConstant(Value value, Attribute constant) {
   return entries.getDictionary(value.getContext());
 }
 
-DictionaryAttr nibble::recordNode(NodeOp node) {
+/// An input as a record says it: a constant, "absent", the place of the node
+/// among `known` and of the result that it reads, or "value".
+static Attribute recordInput(Value input, ArrayRef<NodeOp> known) {
+  Builder builder(input.getContext());
+  if (Attribute constant = getConstantValue(input))
+    return recordConstant(input, constant);
+  if (input.getDefiningOp<AbsentOp>())
+    return builder.getStringAttr("absent");
+  auto source = input.getDefiningOp<NodeOp>();
+  if (const auto *it = llvm::find(known, source); source && it != known.end())
+    return builder.getDenseI64ArrayAttr(
+        {it - known.begin(), cast<OpResult>(input).getResultNumber()});
+  return builder.getStringAttr("value");
+}
+
+static DictionaryAttr recordNode(NodeOp node, ArrayRef<NodeOp> known) {
   Builder builder(node.getContext());
   NamedAttrList entries;
   for (StringRef name : {"op_type", "domain", "overload", "name", "outputs",
@@ -42,16 +57,28 @@ DictionaryAttr nibble::recordNode(NodeOp node) {
       entries.set(name, value);
   }
   SmallVector<Attribute> inputs;
-  for (Value input : node.getInputs()) {
-    Attribute constant = getConstantValue(input);
-    inputs.push_back(constant ? Attribute(recordConstant(input, constant))
-                     : input.getDefiningOp<AbsentOp>()
-                         ? Attribute(builder.getStringAttr("absent"))
-                         : Attribute(builder.getStringAttr("value")));
-  }
+  for (Value input : node.getInputs())
+    inputs.push_back(recordInput(input, known));
   entries.set("inputs", builder.getArrayAttr(inputs));
   entries.set("types", builder.getTypeArrayAttr(node.getResultTypes()));
   return entries.getDictionary(node.getContext());
+}
+
+DictionaryAttr nibble::recordNode(NodeOp node) {
+  return ::recordNode(node, {});
+}
+
+DictionaryAttr nibble::recordNodes(ArrayRef<NodeOp> nodes, NodeOp source) {
+  Builder builder(source.getContext());
+  SmallVector<NodeOp> known{source};
+  llvm::append_range(known, nodes);
+  SmallVector<Attribute> records;
+  for (NodeOp node : nodes)
+    records.push_back(::recordNode(node, known));
+  NodeOp first = nodes.front();
+  return builder.getDictionaryAttr(
+      {builder.getNamedAttr("nodes", builder.getArrayAttr(records)),
+       builder.getNamedAttr("op_type", first.getOpTypeAttr())});
 }
 
 StringRef nibble::getRecordedOpType(DictionaryAttr record) {
@@ -127,9 +154,22 @@ static Value rebuildConstant(DictionaryAttr entry, Operation *place,
   return constant.getResult();
 }
 
-NodeOp nibble::rebuildNode(DictionaryAttr record, Operation *place,
-                           ArrayRef<Value> inputs, ArrayRef<Value> anchors,
-                           ConstantTable &constants) {
+/// The result that a recorded input [node, result] refers to, or null.
+static Value getKnownResult(DenseI64ArrayAttr reference,
+                            ArrayRef<NodeOp> known) {
+  if (reference.size() != 2 || reference[0] < 0 ||
+      reference[0] >= static_cast<int64_t>(known.size()))
+    return {};
+  NodeOp node = known[reference[0]];
+  return reference[1] >= 0 && reference[1] < node.getNumResults()
+             ? node.getResult(reference[1])
+             : Value();
+}
+
+/// `known` are the nodes that inputs of the record refer to.
+static NodeOp rebuildNode(DictionaryAttr record, Operation *place,
+                          ArrayRef<Value> inputs, ArrayRef<Value> anchors,
+                          ConstantTable &constants, ArrayRef<NodeOp> known) {
   auto opType = record.getAs<StringAttr>("op_type");
   auto outputs = record.getAs<ArrayAttr>("outputs");
   auto entries = record.getAs<ArrayAttr>("inputs");
@@ -150,6 +190,8 @@ NodeOp nibble::rebuildNode(DictionaryAttr record, Operation *place,
     auto kind = dyn_cast<StringAttr>(entry);
     if (auto constant = dyn_cast<DictionaryAttr>(entry))
       operand = rebuildConstant(constant, place, anchor, constants);
+    else if (auto result = dyn_cast<DenseI64ArrayAttr>(entry))
+      operand = getKnownResult(result, known);
     else if (kind && kind == "absent")
       operand =
           AbsentOp::create(builder, place->getLoc(), builder.getNoneType())
@@ -167,4 +209,51 @@ NodeOp nibble::rebuildNode(DictionaryAttr record, Operation *place,
                         record.getAs<StringAttr>("name"), outputs,
                         attributes ? attributes : builder.getArrayAttr({}),
                         record.getAs<DictionaryAttr>("extras"), operands, 0);
+}
+
+NodeOp nibble::rebuildNode(DictionaryAttr record, Operation *place,
+                           ArrayRef<Value> inputs, ArrayRef<Value> anchors,
+                           ConstantTable &constants) {
+  return ::rebuildNode(record, place, inputs, anchors, constants, {});
+}
+
+SmallVector<NodeOp> nibble::rebuildNodes(DictionaryAttr record,
+                                         Operation *place, NodeOp source,
+                                         ArrayRef<Value> parts,
+                                         ConstantTable &constants) {
+  SmallVector<NodeOp> known{source};
+  if (auto records = record.getAs<ArrayAttr>("nodes"))
+    for (Attribute entry : records) {
+      auto inner = dyn_cast<DictionaryAttr>(entry);
+      NodeOp node =
+          inner ? ::rebuildNode(inner, place, {}, getAnchors(inner, parts),
+                                constants, known)
+                : NodeOp();
+      if (!node) {
+        for (NodeOp made : llvm::reverse(llvm::drop_begin(known)))
+          made.erase();
+        return {};
+      }
+      known.push_back(node);
+    }
+  known.erase(known.begin());
+  return known;
+}
+
+SmallVector<Value> nibble::getAnchors(DictionaryAttr record,
+                                      ArrayRef<Value> parts) {
+  SmallVector<Value> anchors;
+  auto entries = record.getAs<ArrayAttr>("inputs");
+  if (!entries || parts.empty())
+    return anchors;
+  for (Attribute entry : entries) {
+    auto constant = dyn_cast<DictionaryAttr>(entry);
+    auto name = constant ? constant.getAs<StringAttr>("name") : StringAttr();
+    Value &anchor = anchors.emplace_back(parts.front());
+    for (Value part : parts)
+      if (auto op = part ? part.getDefiningOp<ConstantOp>() : ConstantOp())
+        if (op.getNameAttr() == name)
+          anchor = part;
+  }
+  return anchors;
 }

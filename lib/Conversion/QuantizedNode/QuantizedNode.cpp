@@ -10,6 +10,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "nibble/Conversion/QuantizedNode.h"
+#include "ConstantInput.h"
 
 #include "nibble/Dialect/Onnx/IR/TensorData.h"
 #include "nibble/Numerics/Packing.h"
@@ -88,20 +89,8 @@ static TypedAttr makeSplat(RankedTensorType type, uint64_t code) {
       type, APInt(getBitWidth(type.getElementType()), code));
 }
 
-namespace {
-/// An input that must be a constant tensor.
-struct ConstantInput {
-  TypedAttr value;
-  RankedTensorType type;
-
-  explicit operator bool() const { return static_cast<bool>(value); }
-  Type elementType() const { return type.getElementType(); }
-};
-} // namespace
-
-static ConstantInput getConstantInput(NodeOp node, unsigned index) {
+ConstantInput nibble::getConstantTensor(Value value) {
   ConstantInput input;
-  Value value = node.getInput(index);
   if (!value)
     return input;
   auto constant = dyn_cast_if_present<TypedAttr>(getConstantValue(value));
@@ -116,12 +105,15 @@ static ConstantInput getConstantInput(NodeOp node, unsigned index) {
   return input;
 }
 
-static bool isScaleType(Type type) {
+static ConstantInput getConstantInput(NodeOp node, unsigned index) {
+  return getConstantTensor(node.getInput(index));
+}
+
+bool nibble::isScaleType(Type type) {
   return isa<Float32Type, Float16Type, BFloat16Type>(type);
 }
 
-/// The storage whose codes have this type, or null.
-static StorageAttr getStorage(Type codeType) {
+StorageAttr nibble::getStorage(Type codeType) {
   MLIRContext *context = codeType.getContext();
   if (auto integer = dyn_cast<IntegerType>(codeType)) {
     unsigned width = integer.getWidth();

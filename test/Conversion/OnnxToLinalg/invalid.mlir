@@ -61,3 +61,17 @@ func.func @main(%a: tensor<2x3xf32>) -> tensor<3x3xf32> {
   return %y : tensor<3x3xf32>
 }
 }
+
+// -----
+
+// Before nibble.matmul is made, whose type could not be inferred.
+module attributes {onnx.opsets = [#onnx.opset<21 in "">]} {
+func.func @main(%a: tensor<2x3xf32>) -> tensor<2x3xf32> {
+  %codes = onnx.constant "codes" : tensor<4x2xi8> = dense<1>
+  %scales = onnx.constant "scales" : tensor<1x2xf32> = dense<0.5>
+  %w = nibble.assemble %codes scales(%scales) : tensor<4x2xf32, #nibble.quantized<i8, block = [*, 1], scale = f32>>
+  // expected-error @+1 {{cannot convert MatMul 'y': the columns of the first factor are not the rows of the second}}
+  %y = onnx.node "MatMul"(%a, %w) outputs ["y"] : (tensor<2x3xf32>, tensor<4x2xf32, #nibble.quantized<i8, block = [*, 1], scale = f32>>) -> tensor<*xf32>
+  return %a : tensor<2x3xf32>
+}
+}

@@ -21,10 +21,11 @@ using namespace nibble::onnx;
 
 namespace {
 
-/// A rule of the option `rules`.
+/// A rule of the option `rules`: one of the conditions, and what follows.
 struct Rule {
   std::string opType;                     // of an `op:` rule
   std::optional<llvm::GlobPattern> names; // of a rule over names
+  std::optional<int64_t> larger, smaller; // than so many elements
   std::optional<Scheme> scheme;           // nothing: keep
 };
 
@@ -84,7 +85,16 @@ LogicalResult AssignSchemes::parseRule(StringRef text) {
   if (failed(ruleScheme))
     return failure();
   rule.scheme = *ruleScheme;
-  if (pattern.consume_front("op:")) {
+  bool isLarger = pattern.consume_front("larger:");
+  if (isLarger || pattern.consume_front("smaller:")) {
+    int64_t elements = 0;
+    if (pattern.getAsInteger(10, elements) || elements < 0)
+      return emitError(UnknownLoc::get(&getContext()))
+             << "'" << text
+             << "' is no rule: behind larger: and smaller: stands a number of "
+                "elements, for example larger:1000000=w4g32";
+    (isLarger ? rule.larger : rule.smaller) = elements;
+  } else if (pattern.consume_front("op:")) {
     rule.opType = pattern.str();
   } else {
     auto glob = llvm::GlobPattern::create(pattern, /*MaxSubPatterns=*/1024);
@@ -143,17 +153,29 @@ void AssignSchemes::collectWeights() {
   });
 }
 
+static bool matches(const Rule &rule, ConstantOp constant,
+                    ArrayRef<NodeOp> readers) {
+  if (rule.larger || rule.smaller) {
+    auto type = dyn_cast<ShapedType>(constant.getType());
+    if (!type || !type.hasStaticShape())
+      return false;
+    return rule.larger ? type.getNumElements() > *rule.larger
+                       : type.getNumElements() < *rule.smaller;
+  }
+  if (rule.names && rule.names->match(constant.getName()))
+    return true;
+  return llvm::any_of(readers, [&](NodeOp reader) {
+    return rule.names ? rule.names->match(reader.getDisplayName())
+                      : reader.getOpType() == rule.opType;
+  });
+}
+
 const Rule *AssignSchemes::findRule(ConstantOp constant,
                                     const Weight &weight) const {
-  for (const Rule &rule : parsedRules) {
-    bool matches = rule.names ? rule.names->match(constant.getName()) : false;
-    for (NodeOp reader : weight.readers)
-      matches |= rule.names ? rule.names->match(reader.getDisplayName())
-                            : reader.getOpType() == rule.opType;
-    if (matches)
-      return &rule;
-  }
-  return nullptr;
+  auto rule = llvm::find_if(parsedRules, [&](const Rule &rule) {
+    return matches(rule, constant, weight.readers);
+  });
+  return rule == parsedRules.end() ? nullptr : &*rule;
 }
 
 void AssignSchemes::keep(ConstantOp constant, const Weight &weight,

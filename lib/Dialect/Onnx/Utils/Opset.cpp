@@ -5,7 +5,9 @@
 //===----------------------------------------------------------------------===//
 
 #include "nibble/Dialect/Onnx/Utils/Opset.h"
+
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
+#include "nibble/Dialect/Onnx/Utils/UniqueNames.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/Builders.h"
@@ -152,7 +154,7 @@ static bool isHarmless(const Change &change, NodeOp node) {
 
 /// Writes the node as the new version wants it: an attribute moves to a
 /// constant input, and a Split into equal parts says how many.
-static void rewriteNode(const Change &change, NodeOp node) {
+static void rewriteNode(const Change &change, NodeOp node, UniqueNames &names) {
   if (!change.movedAttribute) {
     node.setAttributeValue(
         "num_outputs",
@@ -165,7 +167,8 @@ static void rewriteNode(const Change &change, NodeOp node) {
   OpBuilder builder(node);
   auto type = RankedTensorType::get({static_cast<int64_t>(values->size())},
                                     builder.getI64Type());
-  std::string name = node.getOutputName(0).str() + "_" + change.movedAttribute;
+  std::string name =
+      names.make(node.getOutputName(0) + "_" + change.movedAttribute);
   auto constant = ConstantOp::create(builder, node.getLoc(), type,
                                      builder.getStringAttr(name),
                                      DenseElementsAttr::get(type, *values),
@@ -209,8 +212,9 @@ LogicalResult onnx::raiseOpset(ModuleOp module, int64_t version) {
   });
   if (walked.wasInterrupted())
     return failure();
+  UniqueNames names(module);
   for (auto [change, node] : moves)
-    rewriteNode(*change, node);
+    rewriteNode(*change, node, names);
   setOpset(module, "", version);
   requireIRVersion(module, getIRVersion(version));
   return success();

@@ -1,6 +1,8 @@
 // RUN: nibble-opt %s --nibble-assign-schemes | FileCheck %s
 // RUN: nibble-opt %s --nibble-assign-schemes="scheme=w4g32s rules=*gemm*=keep,op:Gather=w8g16" | FileCheck %s --check-prefix=RULES
 // RUN: nibble-opt %s --nibble-assign-schemes="min-elements=100000" | FileCheck %s --check-prefix=SMALL
+// RUN: nibble-opt %s --nibble-assign-schemes="rules=smaller:2049=keep,larger:4095=w8c" | FileCheck %s --check-prefix=SIZE
+// RUN: not nibble-opt %s --nibble-assign-schemes="rules=larger:many=w8c" 2>&1 | FileCheck %s --check-prefix=NUMBER
 // RUN: not nibble-opt %s --nibble-assign-schemes="scheme=w9q" 2>&1 | FileCheck %s --check-prefix=SCHEME
 // RUN: not nibble-opt %s --nibble-assign-schemes="rules=w8c" 2>&1 | FileCheck %s --check-prefix=RULE
 // RUN: not nibble-opt %s --nibble-assign-schemes="rules=[a=w8c" 2>&1 | FileCheck %s --check-prefix=GLOB
@@ -8,6 +10,15 @@
 // SCHEME: error: {{.*}}w9q
 // RULE: error: 'w8c' is no rule; write PATTERN=SCHEME
 // GLOB: error: '[a' is no glob
+// NUMBER: error: 'larger:many=w8c' is no rule: behind larger: and smaller: stands a number of elements
+
+// 2048 elements are fewer than 2049; the table has 4096, more than 4095.
+// SIZE: onnx.constant "matmul.w"
+// SIZE-NOT: nibble.encoding
+// SIZE: onnx.constant "table"
+// SIZE-SAME: nibble.encoding = #nibble.quantized<u8, block = [1, *], scale = f32, zero = u8>
+// SIZE: onnx.node "MatMul"({{.*}} name "matmul"
+// SIZE-SAME: nibble.kept = "weight 'matmul.w' is kept by a rule"
 
 // CHECK-LABEL: func @main
 func.func @main(%x: tensor<2x256xf32>, %i: tensor<3xi64>) {

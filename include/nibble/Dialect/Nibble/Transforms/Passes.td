@@ -18,9 +18,10 @@ def NibbleAssignSchemes : Pass<"nibble-assign-schemes", "::mlir::ModuleOp"> {
     many nodes read it.
 
     The first rule that matches decides. A rule is `pattern=scheme`, where
-    `pattern` is `op:` and an op type, or a glob over the names of the weight and
-    of the nodes that read it, and `scheme` is a name such as `w4g128` (see
-    nibble/Numerics/Scheme.h), or `keep`. Without a match a weight that Gather
+    `pattern` is `op:` and an op type, `larger:` or `smaller:` and a number of
+    elements, or a glob over the names of the weight and of the nodes that read it,
+    and `scheme` is a name such as `w4g128` (see nibble/Numerics/Scheme.h), or
+    `keep`. Without a match a weight that Gather
     reads stays as it is, and others get the default scheme. A filter has a scale for
     each output channel or one in all; a scheme with groups leaves it as it is.
 

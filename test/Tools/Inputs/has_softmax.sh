@@ -1,0 +1,3 @@
+#!/bin/sh
+# Interesting (exit code 1) is a program with a Softmax.
+! grep -q '"Softmax"' "$1"
