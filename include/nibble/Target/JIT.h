@@ -7,9 +7,11 @@
 #ifndef NIBBLE_TARGET_JIT_H
 #define NIBBLE_TARGET_JIT_H
 
+#include "mlir/IR/AsmState.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/BuiltinTypes.h"
 #include "llvm/ADT/StringMap.h"
+#include "llvm/ADT/StringSet.h"
 #include "llvm/Support/Error.h"
 
 #include <memory>
@@ -107,12 +109,16 @@ private:
     llvm::ArrayRef<char> bytes;
     /// Holds `bytes` where the file does not align them.
     std::vector<char> aligned;
+    /// Holds `bytes` where the lowering has made them, so that they go with the
+    /// model rather than with the context.
+    mlir::AsmResourceBlob owned;
   };
   std::vector<Weight> weights;
   std::vector<std::string> probes;
   std::shared_ptr<mlir::ExecutionEngine> engine;
 
-  mlir::LogicalResult takeWeights(mlir::ModuleOp module);
+  mlir::LogicalResult takeWeights(mlir::ModuleOp module,
+                                  const llvm::StringSet<> &given);
   void takeProbes(mlir::ModuleOp module);
 };
 

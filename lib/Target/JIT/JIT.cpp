@@ -60,8 +60,21 @@ static LogicalResult collectTypes(func::FuncOp main, TypeRange types,
   return success();
 }
 
+/// The keys of the resources that `module` refers to.
+static llvm::StringSet<> collectResources(ModuleOp module) {
+  llvm::StringSet<> keys;
+  module.walk([&](Operation *op) {
+    op->getAttrDictionary().walk([&](DenseResourceElementsAttr value) {
+      keys.insert(value.getRawHandle().getKey());
+    });
+  });
+  return keys;
+}
+
 /// Moves the values of weights from the attributes of arguments into `weights`.
-LogicalResult CompiledModel::takeWeights(ModuleOp module) {
+/// Those in `given` stay with the context as well.
+LogicalResult CompiledModel::takeWeights(ModuleOp module,
+                                         const llvm::StringSet<> &given) {
   auto main = module.lookupSymbol<func::FuncOp>("main");
   for (unsigned i = 0; i < main.getNumArguments(); ++i) {
     main.setArgAttr(i, "bufferization.writable",
@@ -78,6 +91,8 @@ LogicalResult CompiledModel::takeWeights(ModuleOp module) {
     Weight weight;
     weight.type = cast<RankedTensorType>(value.getType());
     weight.bytes = blob->getData();
+    if (!given.contains(value.getRawHandle().getKey()))
+      weight.owned = std::move(*blob);
     size_t size = getStoredSize(weight.type.getElementType());
     if (reinterpret_cast<uintptr_t>(weight.bytes.data()) % size != 0) {
       weight.aligned.assign(weight.bytes.begin(), weight.bytes.end());
@@ -273,8 +288,9 @@ CompiledModel::compile(ModuleOp module, const CompileOptions &options) {
   cpu.compute = options.compute;
   cpu.threads = false;
   cpu.observe = options.observe;
+  llvm::StringSet<> given = collectResources(module);
   if (failed(lowerToTensors(module, cpu, options.reference)) ||
-      failed(model->takeWeights(module)))
+      failed(model->takeWeights(module, given)))
     return failure();
   model->takeProbes(module);
   std::string key;
