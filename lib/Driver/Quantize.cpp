@@ -249,6 +249,9 @@ LogicalResult Quantizer::evaluateResult(ModuleOp original, ModuleOp quantized) {
     fail(llvm::toString(data.takeError()));
     return failure();
   }
+  // Rounding looks at no data: here is where it is opened first.
+  split = splitSamples(data->size(), command.samples);
+  addPipelineDialects(session.getContext());
   Progress progress("evaluating", 1, command.quiet);
   progress.begin("float and quantized outputs", 1);
   FailureOr<Evaluation> evaluation =

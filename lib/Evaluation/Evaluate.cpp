@@ -10,7 +10,9 @@
 #include "Outputs.h"
 #include "PairedSegments.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
+#include "nibble/Dialect/Onnx/IR/TensorData.h"
 #include "nibble/Numerics/Parallel.h"
+#include "nibble/Support/MappedFile.h"
 
 #include "mlir/IR/OwningOpRef.h"
 #include "mlir/Pass/PassManager.h"
@@ -19,9 +21,10 @@
 
 using namespace mlir;
 using namespace nibble;
+using namespace nibble::onnx;
 
-/// That judge at most.
-static constexpr size_t kJudges = 8;
+/// Samples that judge at most, and the fewest of which some are held out.
+static constexpr size_t kJudges = 4, kFewest = 8;
 /// Of an output that one run gives.
 static constexpr size_t kOutputRows = 128;
 /// Of what one probe sees in all runs together.
@@ -31,7 +34,7 @@ SampleSplit nibble::splitSamples(size_t total, size_t limit) {
   SampleSplit split;
   if (limit == 0 || limit >= total)
     split.calibration =
-        total - (limit == 0 && total >= kJudges
+        total - (limit == 0 && total >= kFewest
                      ? std::clamp<size_t>(total / 16, 1, kJudges)
                      : 0);
   else
@@ -131,6 +134,17 @@ llvm::Error ModelRun::runSample(const Segment &segment,
   return llvm::Error::success();
 }
 
+/// Weights have been packed: the file's pages need not stay in memory.
+static void dropWeights(Operation *node) {
+  for (Value operand : node->getOperands()) {
+    Attribute value = getConstantValue(operand);
+    std::optional<TensorBytes> bytes =
+        value ? getTensorBytes(value) : std::nullopt;
+    if (bytes && bytes->mapped)
+      dropPages(bytes->bytes);
+  }
+}
+
 LogicalResult ModelRun::runPart(const Segment &segment, bool observe,
                                 ArrayRef<OutputMeaning> meanings,
                                 ArrayRef<const Segment *> later,
@@ -150,6 +164,8 @@ LogicalResult ModelRun::runPart(const Segment &segment, bool observe,
   auto model = CompiledModel::compile(*copy, options);
   if (failed(model))
     return failure();
+  for (Operation *node : segment.nodes)
+    dropWeights(node);
   llvm::DenseSet<Value> kept;
   for (const Segment *other : later)
     kept.insert(other->inputs.begin(), other->inputs.end());

@@ -13,6 +13,7 @@
 #include "nibble/Dialect/Onnx/IR/TensorData.h"
 #include "nibble/Numerics/OutputQuality.h"
 #include "nibble/Numerics/Parallel.h"
+#include "nibble/Support/MappedFile.h"
 
 using namespace mlir;
 using namespace nibble;
@@ -54,6 +55,9 @@ static std::optional<double> measure(Layer layer) {
   auto encoding =
       layer.original->getAttrOfType<QuantizedAttr>(kEncodingAttrName);
   auto weight = getFloats(getConstantValue(layer.original.getResult()));
+  if (auto bytes = getTensorBytes(getConstantValue(layer.original.getResult()));
+      bytes && bytes->mapped)
+    dropPages(bytes->bytes);
   auto other = dequantizeConstant(layer.quantized);
   if (!weight || !other || weight->size() != other->size())
     return std::nullopt;

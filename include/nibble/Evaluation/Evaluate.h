@@ -39,8 +39,8 @@ struct SampleSplit {
 };
 
 /// Splits `total` samples, of which calibration may take `limit` (0: all). Up
-/// to 8 of the others judge. Where there are no others, one of 16 is held out,
-/// at least 1 and at most 8; of less than 8 samples none is, and calibration's
+/// to 4 of the others judge. Where there are no others, one of 16 is held out,
+/// at least 1 and at most 4; of less than 8 samples none is, and calibration's
 /// own judge.
 SampleSplit splitSamples(size_t total, size_t limit);
 

@@ -36,14 +36,14 @@ struct SensitivityOptions {
 ///     loss(w, s) = error(w, s) · loss(group) / error(group)
 ///
 /// error(w, s) is the relative squared error of what w computes on up to 8
-/// calibration samples if GPTQ stores it by scheme s (in up to 128 columns). loss(group) is how far
-/// the model's output moves if all weights that read the same input as w are
-/// rounded to `w3g128`, and error(group) the sum of their errors then. A loss
-/// is the Kullback-Leibler divergence from the float model's distributions (in
-/// nats) where an output is logits or probabilities, else the relative squared
-/// error of the first output of floats. Weights whose input is not measured
-/// (Gather's tables, Gemm's transA, filters) are left out. Errors are reported
-/// to the context.
+/// calibration samples if GPTQ stores it by scheme s (in up to 128 columns).
+/// loss(group) is how far the model's output moves if all weights that read the
+/// same input as w are rounded to `w3g128`, and error(group) the sum of their
+/// errors then. A loss is the Kullback-Leibler divergence from the float
+/// model's distributions (in nats) where an output is logits or probabilities,
+/// else the relative squared error of the first output of floats. Weights whose
+/// input is not measured (Gather's tables, Gemm's transA, filters) are left
+/// out. Errors are reported to the context.
 mlir::FailureOr<std::vector<WeightSensitivity>>
 measureSensitivities(mlir::ModuleOp module, const CalibrationData &data,
                      const SensitivityOptions &options);

@@ -54,7 +54,12 @@ public:
 
 private:
   friend class CompiledModel;
-  llvm::StringMap<std::shared_ptr<mlir::ExecutionEngine>> engines;
+  struct Entry {
+    std::shared_ptr<mlir::ExecutionEngine> engine;
+    /// Of the checks in the code, in order.
+    std::vector<std::string> messages;
+  };
+  llvm::StringMap<Entry> entries;
 };
 
 struct CompileOptions {
@@ -116,6 +121,10 @@ private:
   std::vector<Weight> weights;
   std::vector<std::string> probes;
   std::shared_ptr<mlir::ExecutionEngine> engine;
+  /// Where the code is that of another model: what its checks say, which names
+  /// that one's nodes, to what they say here.
+  llvm::StringMap<std::string> messages;
+  std::string translate(llvm::StringRef message) const;
 
   mlir::LogicalResult takeWeights(mlir::ModuleOp module,
                                   const llvm::StringSet<> &given);

@@ -15,6 +15,7 @@
 #include "nibble/Pipelines/Reference.h"
 #include "nibble/Runtime/Run.h"
 
+#include "mlir/Dialect/ControlFlow/IR/ControlFlowOps.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/ExecutionEngine/ExecutionEngine.h"
 #include "mlir/ExecutionEngine/OptUtils.h"
@@ -113,11 +114,21 @@ void CompiledModel::takeProbes(ModuleOp module) {
 }
 
 /// The text of a module whose weights are arguments: equal for models with
-/// equal code.
-static std::string printCode(ModuleOp module) {
+/// equal code. `messages` becomes what its checks say, which is no part of it:
+/// they name nodes.
+static std::string printCode(ModuleOp module,
+                             std::vector<std::string> &messages) {
+  SmallVector<cf::AssertOp> checks;
+  module.walk([&](cf::AssertOp check) {
+    checks.push_back(check);
+    messages.push_back(check.getMsg().str());
+    check.setMsg("");
+  });
   std::string text;
   llvm::raw_string_ostream os(text);
   module.print(os, OpPrintingFlags().useLocalScope());
+  for (auto [check, message] : llvm::zip(checks, messages))
+    check.setMsg(message);
   return text;
 }
 
@@ -294,11 +305,14 @@ CompiledModel::compile(ModuleOp module, const CompileOptions &options) {
     return failure();
   model->takeProbes(module);
   std::string key;
+  std::vector<std::string> messages;
   if (options.cache) {
-    key = printCode(module);
-    auto known = options.cache->engines.find(key);
-    if (known != options.cache->engines.end()) {
-      model->engine = known->second;
+    key = printCode(module, messages);
+    auto known = options.cache->entries.find(key);
+    if (known != options.cache->entries.end()) {
+      model->engine = known->second.engine;
+      for (auto [theirs, ours] : llvm::zip(known->second.messages, messages))
+        model->messages[theirs] = ours;
       return model;
     }
   }
@@ -311,7 +325,7 @@ CompiledModel::compile(ModuleOp module, const CompileOptions &options) {
   model->engine = std::move(*engine);
   model->engine->registerSymbols(getRuntimeSymbols);
   if (options.cache)
-    options.cache->engines[key] = model->engine;
+    options.cache->entries[key] = {model->engine, std::move(messages)};
   return model;
 }
 
@@ -399,6 +413,15 @@ static HostTensor takeResult(const intptr_t *words, RankedTensorType type) {
   return result;
 }
 
+/// What a check of this model says where its code says `message`, which may
+/// have been cut short.
+std::string CompiledModel::translate(StringRef message) const {
+  for (const auto &entry : messages)
+    if (entry.first().starts_with(message))
+      return entry.second;
+  return message.str();
+}
+
 Expected<std::vector<HostTensor>>
 CompiledModel::run(ArrayRef<HostTensor> inputs, RunObserver *observer) const {
   if (inputs.size() != inputTypes.size())
@@ -435,7 +458,7 @@ CompiledModel::run(ArrayRef<HostTensor> inputs, RunObserver *observer) const {
   nibble_run run;
   if (nibble_run_call(&run, *entry, packed.data(), /*stop=*/nullptr) !=
       NIBBLE_RUN_OK)
-    return makeError(run.message);
+    return makeError(translate(run.message));
 
   std::vector<HostTensor> outputs;
   const intptr_t *words = results.data();
