@@ -152,6 +152,8 @@ static void addQuantize(CLI::App &app, int &exitCode) {
       "  $ nibble quantize m.onnx -o q.onnx --scheme w4g32\n"
       "  $ nibble quantize m.onnx -o q.onnx --scheme w8c --keep '*head*'\n"
       "  $ nibble quantize m.onnx -o q.onnx --dry-run\n"
+      "  $ nibble quantize m.onnx -o q.onnx --calib x.npz --report r.html\n"
+      "  $ nibble quantize m.onnx -o q.onnx --calib x.npz --target-bpw 4.5\n"
       "\nExit codes: 0 done, 1 error, 2 usage, 3 nothing to quantize.");
   verb->callback([command, &exitCode] {
     if (command->output.empty())
