@@ -105,6 +105,7 @@ llvm::Error ModelRun::runSample(const Segment &segment,
                                 size_t sample) {
   auto &known = values[sample];
   std::vector<HostTensor> inputs;
+  inputs.reserve(segment.inputs.size());
   for (Value input : segment.inputs)
     inputs.push_back(known.find(input)->second);
   RowObserver observer(model.getProbes(),
@@ -117,6 +118,7 @@ llvm::Error ModelRun::runSample(const Segment &segment,
     result.probes[probe] = std::move(rows);
 
   std::vector<HostTensor> arguments;
+  arguments.reserve(main.getNumArguments());
   for (BlockArgument argument : main.getArguments())
     arguments.push_back(known.find(argument)->second);
   result.outputs.resize(meanings.size());

@@ -117,8 +117,10 @@ llvm::Error FloatRun::rerunSample(size_t first, const CompiledModel &changed,
                        values[sample], computed))
       return error;
   auto it = computed.find(result);
-  output =
-      it != computed.end() ? std::move(it->second) : getResult(sample, result);
+  if (it != computed.end())
+    output = std::move(it->second);
+  else
+    output = getResult(sample, result);
   return llvm::Error::success();
 }
 

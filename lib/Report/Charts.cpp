@@ -48,25 +48,25 @@ constexpr double kWidth = 900, kHeight = 260, kLeft = 70, kBottom = 30,
 class LogAxis {
 public:
   LogAxis(double least, double largest)
-      : low(std::floor(std::log10(least))),
-        high(std::max(std::ceil(std::log10(largest)), low + 1)) {}
+      : low(static_cast<int>(std::floor(std::log10(least)))),
+        high(std::max(static_cast<int>(std::ceil(std::log10(largest))),
+                      low + 1)) {}
   double place(double value) const {
     double share = (std::log10(value) - low) / (high - low);
     return kHeight - kBottom -
            std::clamp(share, 0.0, 1.0) * (kHeight - kBottom - kTop);
   }
   void draw(llvm::raw_ostream &os) const {
-    for (double power = low; power <= high; ++power) {
+    for (int power = low; power <= high; ++power) {
       double y = place(std::pow(10.0, power));
       os << formatv("<line class=grid x1={0} x2={1} y1={2:f1} y2={2:f1} "
-                    "/><text x={3} y={4:f1} text-anchor=end>{5}</text>\n",
-                    kLeft, kWidth - kRight, y, kLeft - 6, y + 4,
-                    formatv("{0:g}", std::pow(10.0, power)));
+                    "/><text x={3} y={4:f1} text-anchor=end>1e{5}</text>\n",
+                    kLeft, kWidth - kRight, y, kLeft - 6, y + 4, power);
     }
   }
 
 private:
-  double low, high;
+  int low, high;
 };
 
 } // namespace
@@ -118,13 +118,14 @@ void nibble::drawBudget(const BudgetReport &budget, llvm::raw_ostream &os) {
   if (largest == 0)
     return;
   LogAxis axis(least, largest);
-  double low = std::floor(fewest), high = std::max(std::ceil(most), low + 1);
+  int low = static_cast<int>(std::floor(fewest));
+  int high = std::max(static_cast<int>(std::ceil(most)), low + 1);
   auto placeBits = [&](double bits) {
     return kLeft + (bits - low) / (high - low) * (kWidth - kLeft - kRight);
   };
   begin(os);
   axis.draw(os);
-  for (double bits = low; bits <= high; ++bits)
+  for (int bits = low; bits <= high; ++bits)
     os << formatv("<line class=grid x1={0:f1} x2={0:f1} y1={1} y2={2} /><text "
                   "x={0:f1} y={3} text-anchor=middle>{4} bits</text>\n",
                   placeBits(bits), kTop, kHeight - kBottom, kHeight - 10, bits);

@@ -153,7 +153,8 @@ void nibble::printHTML(const QuantizationReport &report,
   printSummary(report, os);
   printOutputs(report, os);
   if (report.budget) {
-    os << "<h2>Bits against loss</h2>\n<p>Predicted KL of the best mixtures "
+    os << "<h2>Bits against loss</h2>\n<p>Predicted loss (divergence in nats "
+          "where outputs are distributions) of the best mixtures "
           "(line) and of one scheme for all (dots); the ring is what was "
           "chosen.</p>\n";
     drawBudget(*report.budget, os);

@@ -141,7 +141,7 @@ void nibble::printText(const QuantizationReport &report,
                        llvm::raw_ostream &os) {
   printWeights(report, os);
   if (report.budget)
-    os << formatv("budget: {0:f2} bits a weight, predicted KL {1:f4}\n",
+    os << formatv("budget: {0:f2} bits a weight, predicted loss {1:f4}\n",
                   report.budget->chosen.bitsPerWeight,
                   report.budget->chosen.loss);
   if (!report.evaluatedOn.empty())
@@ -199,7 +199,7 @@ static llvm::json::Object makeObject(const OutputReport &output) {
 
 static llvm::json::Object makeObject(const BudgetPoint &point) {
   llvm::json::Object object{{"bits_per_weight", point.bitsPerWeight},
-                            {"predicted_kl", makeNumber(point.loss)}};
+                            {"predicted_loss", makeNumber(point.loss)}};
   if (!point.label.empty())
     object["scheme"] = point.label;
   return object;

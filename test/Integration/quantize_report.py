@@ -164,7 +164,7 @@ def check_budgets(folder, checks):
     checks.check(chosen["bits_per_weight"] <= 4.5, chosen)
     for uniform in budget["uniform"]:
         if uniform["bits_per_weight"] <= 4.5:
-            checks.check(chosen["predicted_kl"] <= uniform["predicted_kl"],
+            checks.check(chosen["predicted_loss"] <= uniform["predicted_loss"],
                          f"{uniform} is better than {chosen}")
     stored = [value.raw_data for value in onnx.load(folder / "q.onnx").graph.initializer
               if value.name != "table"]

@@ -22,7 +22,8 @@ struct OutputReport {
 struct BudgetPoint {
   /// Of the weights that the budget is for, as their ops store them.
   double bitsPerWeight = 0;
-  /// Predicted divergence from the float model, in nats.
+  /// Predicted (Sensitivity.h): the divergence from the float model in nats, or
+  /// the relative squared error of an output that is no distribution.
   double loss = 0;
   /// Of points that are not mixed: "w4g128".
   std::string label;
