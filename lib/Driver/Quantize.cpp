@@ -4,20 +4,19 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "CalibratedQuantizer.h"
 #include "Compile.h"
 #include "MixedPrecision.h"
 #include "Session.h"
 #include "StageFolder.h"
 #include "Verify.h"
-#include "nibble/Calibration/Calibrate.h"
 #include "nibble/Calibration/MeasureActivations.h"
 #include "nibble/Conversion/NibbleToOnnx.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
-#include "nibble/Dialect/Nibble/Transforms/QuantizeConstant.h"
 #include "nibble/Dialect/Nibble/Transforms/Round.h"
+#include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
 #include "nibble/Driver/Driver.h"
 #include "nibble/Evaluation/Evaluate.h"
-#include "nibble/Numerics/RecipeQuantizer.h"
 #include "nibble/Pipelines/Pipelines.h"
 #include "nibble/Report/QuantizationReport.h"
 #include "nibble/Support/OutputFile.h"
@@ -144,61 +143,11 @@ LogicalResult Quantizer::round(ModuleOp module) {
       failed(roundWeights(module, command.search, command.threads, show)));
 }
 
-/// `method` with its defaults.
-static std::string getMethod(const QuantizeCommand &command) {
-  if (!command.method.empty())
-    return command.method;
-  return command.calibration.empty() || command.activations != "float" ? "round"
-                                                                       : "auto";
-}
-
-static RecipeOptions getRecipe(const QuantizeCommand &command) {
-  RecipeOptions recipe;
-  recipe.damping.damping = command.damping;
-  if (getMethod(command) == "gptq") {
-    recipe.scales = ScaleObjective::MinMax;
-    recipe.rounds = 0;
-  }
-  return recipe;
-}
-
 LogicalResult Quantizer::calibrateAndQuantize(ModuleOp module) {
   FailureOr<CalibrationData> data = openData(module);
   if (failed(data))
     return failure();
-  addPipelineDialects(session.getContext());
-  RecipeQuantizer quantizer(getRecipe(command));
-  // A sample of a part and a weight count alike; the parts are not known yet.
-  Progress progress("quantizing", report.plan.weights.size(), command.quiet);
-  auto rewrite = [&](ArrayRef<CalibratedWeight> weights,
-                     const SegmentStatistics &statistics) -> LogicalResult {
-    std::map<std::string, std::shared_ptr<const InputHessian>> hessians;
-    for (CalibratedWeight weight : weights) {
-      WeightStatistics known;
-      if (auto it = statistics.find(weight.probe); it != statistics.end()) {
-        auto &hessian = hessians[weight.probe];
-        if (!hessian)
-          hessian = std::make_shared<InputHessian>(it->second.mean(),
-                                                   it->second.rows());
-        known.hessian = hessian;
-      }
-      std::string name = weight.constant.getName().str();
-      progress.begin(name, 1);
-      Clock::time_point begin = Clock::now();
-      if (failed(quantizeConstant(weight.constant, quantizer, known,
-                                  command.threads)))
-        return failure();
-      seconds[name] =
-          std::chrono::duration<double>(Clock::now() - begin).count();
-    }
-    return success();
-  };
-  CalibrationOptions options;
-  options.sequential = command.sequential;
-  options.threads = command.threads;
-  CalibrationEvents events;
-  events.rewrite = rewrite;
-  return calibrate(module, *data, options, events);
+  return quantizeCalibrated(module, *data, command, seconds);
 }
 
 LogicalResult Quantizer::applyBudget(ModuleOp module) {
