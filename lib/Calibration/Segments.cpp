@@ -153,7 +153,8 @@ static std::vector<Cut> findCuts(const Graph &graph, size_t &end) {
   return cuts;
 }
 
-static void findEnds(const Graph &graph, Segment &segment) {
+/// `keepResults`: what the model returns is read.
+static void findEnds(const Graph &graph, Segment &segment, bool keepResults) {
   llvm::SmallPtrSet<Operation *, 32> inside(segment.nodes.begin(),
                                             segment.nodes.end());
   llvm::SetVector<Value> inputs;
@@ -168,14 +169,15 @@ static void findEnds(const Graph &graph, Segment &segment) {
     for (Value result : node->getResults()) {
       bool isRead = llvm::any_of(result.getUsers(), [&](Operation *user) {
         Operation *reader = block->findAncestorOpInBlock(*user);
-        return reader != block->getTerminator() && !inside.contains(reader);
+        return reader == block->getTerminator() ? keepResults
+                                                : !inside.contains(reader);
       });
       if (isRead)
         segment.outputs.push_back(result);
     }
 }
 
-std::vector<Segment> nibble::planSegments(func::FuncOp main) {
+static std::vector<Segment> plan(func::FuncOp main, bool isWhole) {
   Graph graph(main.getBody().front());
   size_t end = 0;
   std::vector<Cut> cuts = findCuts(graph, end);
@@ -188,6 +190,8 @@ std::vector<Segment> nibble::planSegments(func::FuncOp main) {
       ends.push_back(cut.position);
   if (end != 0)
     ends.push_back(end);
+  if (isWhole && end != graph.getNodes().size())
+    ends.push_back(graph.getNodes().size());
 
   std::vector<Segment> segments;
   size_t begin = 0;
@@ -198,10 +202,18 @@ std::vector<Segment> nibble::planSegments(func::FuncOp main) {
     Value input;
     segment.hasWeights = llvm::any_of(
         nodes, [&](Operation *node) { return readsWeight(node, input); });
-    findEnds(graph, segment);
+    findEnds(graph, segment, isWhole);
     begin = stop;
   }
   return segments;
+}
+
+std::vector<Segment> nibble::planSegments(func::FuncOp main) {
+  return plan(main, /*isWhole=*/false);
+}
+
+std::vector<Segment> nibble::planWholeRun(func::FuncOp main) {
+  return plan(main, /*isWhole=*/true);
 }
 
 //===----------------------------------------------------------------------===//

@@ -4,20 +4,22 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "CalibratedQuantizer.h"
 #include "Compile.h"
+#include "MixedPrecision.h"
 #include "Session.h"
 #include "StageFolder.h"
 #include "Verify.h"
-#include "nibble/Calibration/Calibrate.h"
 #include "nibble/Calibration/MeasureActivations.h"
 #include "nibble/Conversion/NibbleToOnnx.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
-#include "nibble/Dialect/Nibble/Transforms/QuantizeConstant.h"
 #include "nibble/Dialect/Nibble/Transforms/Round.h"
+#include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
 #include "nibble/Driver/Driver.h"
-#include "nibble/Numerics/RecipeQuantizer.h"
+#include "nibble/Evaluation/Evaluate.h"
 #include "nibble/Pipelines/Pipelines.h"
-#include "nibble/Report/ModelReport.h"
+#include "nibble/Report/QuantizationReport.h"
+#include "nibble/Support/OutputFile.h"
 #include "nibble/Support/Progress.h"
 #include "nibble/Tools/ModelFile.h"
 
@@ -25,6 +27,8 @@
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/raw_ostream.h"
+
+#include <chrono>
 
 using namespace mlir;
 using namespace nibble;
@@ -38,26 +42,32 @@ public:
   int run();
 
 private:
+  using Clock = std::chrono::steady_clock;
+
+  FailureOr<CalibrationData> openData(ModuleOp module);
   LogicalResult prepareActivations(ModuleOp module);
   LogicalResult assign(ModuleOp module);
   LogicalResult quantizeWeights(ModuleOp module);
   LogicalResult round(ModuleOp module);
   LogicalResult calibrateAndQuantize(ModuleOp module);
+  LogicalResult applyBudget(ModuleOp module);
+  LogicalResult evaluateResult(ModuleOp original, ModuleOp quantized);
   int checkMethod();
+  int checkBudget();
   int writeChecked(ModuleOp module);
   int check(StringRef path, ModuleOp meant);
   void printPlan();
-  void printResult();
+  int printResult();
   void printJSON(StringRef status);
   int reportNothing();
 
   const QuantizeCommand &command;
   Session session;
-  QuantizationPlan plan;
-  std::string runtimeNote;
-  uint64_t bytesBefore = 0, bytesAfter = 0;
-  /// All weights, quantized or not, as the files hold them.
-  ModelReport weightsBefore, weightsAfter;
+  Clock::time_point start = Clock::now();
+  SampleSplit split;
+  QuantizationReport report;
+  /// By weight: what its algorithm took.
+  std::map<std::string, double> seconds;
 };
 
 } // namespace
@@ -74,21 +84,31 @@ static std::vector<std::string> collectRules(const QuantizeCommand &command) {
   return rules;
 }
 
+/// The calibration data without the samples that the result is judged on.
+FailureOr<CalibrationData> Quantizer::openData(ModuleOp module) {
+  FailureOr<ModelInterface> interface = readInterface(module);
+  if (failed(interface))
+    return failure();
+  auto data =
+      CalibrationData::open(command.calibration, *interface, /*limit=*/0);
+  if (!data) {
+    fail(llvm::toString(data.takeError()));
+    return failure();
+  }
+  split = splitSamples(data->size(), command.samples);
+  data->truncate(split.calibration);
+  return std::move(*data);
+}
+
 /// Measures what products read and give, and makes their channels share codes.
 LogicalResult Quantizer::prepareActivations(ModuleOp module) {
   PassManager passes(&session.getContext(), ModuleOp::getOperationName());
   buildFoldPipeline(passes);
   if (failed(passes.run(module)))
     return failure();
-  FailureOr<ModelInterface> interface = readInterface(module);
-  if (failed(interface))
+  FailureOr<CalibrationData> data = openData(module);
+  if (failed(data))
     return failure();
-  auto data =
-      CalibrationData::open(command.calibration, *interface, command.samples);
-  if (!data) {
-    fail(llvm::toString(data.takeError()));
-    return failure();
-  }
   addPipelineDialects(session.getContext());
   auto ranges = measureActivations(module, *data, command.threads);
   if (failed(ranges))
@@ -105,7 +125,7 @@ LogicalResult Quantizer::assign(ModuleOp module) {
   buildAssignPipeline(passes, options);
   if (failed(passes.run(module)))
     return failure();
-  plan = collectPlan(module);
+  report.plan = collectPlan(module);
   return success();
 }
 
@@ -123,83 +143,116 @@ LogicalResult Quantizer::round(ModuleOp module) {
       failed(roundWeights(module, command.search, command.threads, show)));
 }
 
-/// `method` with its defaults.
-static std::string getMethod(const QuantizeCommand &command) {
-  if (!command.method.empty())
-    return command.method;
-  return command.calibration.empty() || command.activations != "float" ? "round"
-                                                                       : "auto";
-}
-
-static RecipeOptions getRecipe(const QuantizeCommand &command) {
-  RecipeOptions recipe;
-  recipe.damping.damping = command.damping;
-  if (getMethod(command) == "gptq") {
-    recipe.scales = ScaleObjective::MinMax;
-    recipe.rounds = 0;
-  }
-  return recipe;
-}
-
 LogicalResult Quantizer::calibrateAndQuantize(ModuleOp module) {
-  FailureOr<ModelInterface> interface = readInterface(module);
+  FailureOr<CalibrationData> data = openData(module);
+  if (failed(data))
+    return failure();
+  return quantizeCalibrated(module, *data, command, seconds);
+}
+
+LogicalResult Quantizer::applyBudget(ModuleOp module) {
+  if (!command.hasBudget())
+    return success();
+  FailureOr<CalibrationData> data = openData(module);
+  if (failed(data))
+    return failure();
+  addPipelineDialects(session.getContext());
+  auto budget = assignWithinBudget(
+      module, *data, command, *parseScheme(command.scheme), report.bytesBefore);
+  if (failed(budget))
+    return failure();
+  report.budget = std::move(*budget);
+  report.plan = collectPlan(module);
+  return success();
+}
+
+/// What the model was promised to keep, once it can be measured.
+int Quantizer::checkBudget() {
+  if (command.targetBytes && report.bytesAfter > command.targetBytes)
+    return fail("the file takes " + formatBytes(report.bytesAfter) +
+                ", more than --target-size " +
+                formatBytes(command.targetBytes) + "; nothing was kept");
+  for (const OutputReport &output : report.outputs)
+    if (auto &divergence = output.quality.divergence;
+        divergence && command.maxDivergence > 0 &&
+        divergence->mean.mean > command.maxDivergence)
+      return fail(
+          llvm::formatv("output '{0}' diverges by {1:f4} on {2}, more than "
+                        "--max-kl {3}; nothing was kept. Ask for less, or for "
+                        "more than {4:f2} bits by --target-bpw",
+                        output.name, divergence->mean.mean, report.evaluatedOn,
+                        command.maxDivergence,
+                        report.budget->chosen.bitsPerWeight)
+              .str());
+  return ExitSuccess;
+}
+
+/// Runs both models on the judges.
+LogicalResult Quantizer::evaluateResult(ModuleOp original, ModuleOp quantized) {
+  FailureOr<ModelInterface> interface = readInterface(original);
   if (failed(interface))
     return failure();
   auto data =
-      CalibrationData::open(command.calibration, *interface, command.samples);
+      CalibrationData::open(command.calibration, *interface, /*limit=*/0);
   if (!data) {
     fail(llvm::toString(data.takeError()));
     return failure();
   }
+  // Rounding looks at no data: here is where it is opened first.
+  split = splitSamples(data->size(), command.samples);
   addPipelineDialects(session.getContext());
-  RecipeQuantizer quantizer(getRecipe(command));
-  // A sample of a part and a weight count alike; the parts are not known yet.
-  Progress progress("quantizing", plan.weights.size(), command.quiet);
-  auto rewrite = [&](ArrayRef<CalibratedWeight> weights,
-                     const SegmentStatistics &statistics) -> LogicalResult {
-    std::map<std::string, std::shared_ptr<const InputHessian>> hessians;
-    for (CalibratedWeight weight : weights) {
-      WeightStatistics known;
-      if (auto it = statistics.find(weight.probe); it != statistics.end()) {
-        auto &hessian = hessians[weight.probe];
-        if (!hessian)
-          hessian = std::make_shared<InputHessian>(it->second.mean(),
-                                                   it->second.rows());
-        known.hessian = hessian;
-      }
-      progress.begin(weight.constant.getName(), 1);
-      if (failed(quantizeConstant(weight.constant, quantizer, known,
-                                  command.threads)))
-        return failure();
-    }
-    return success();
-  };
-  CalibrationOptions options;
-  options.sequential = command.sequential;
-  options.threads = command.threads;
-  CalibrationEvents events;
-  events.rewrite = rewrite;
-  return calibrate(module, *data, options, events);
+  Progress progress("evaluating", 1, command.quiet);
+  progress.begin("float and quantized outputs", 1);
+  FailureOr<Evaluation> evaluation =
+      evaluate(original, quantized, *data, split.judges, command.threads);
+  if (failed(evaluation))
+    return failure();
+  report.evaluatedOn =
+      std::to_string(evaluation->samples) +
+      (split.isHeldOut ? " samples that calibration has not seen"
+                       : " of calibration's own samples, which flatter");
+  for (const Evaluation::Output &output : evaluation->outputs)
+    report.outputs.push_back({output.name, output.quality});
+  for (PlannedWeight &weight : report.plan.weights)
+    if (auto it = evaluation->layerErrors.find(weight.name);
+        it != evaluation->layerErrors.end())
+      weight.heldOutError = it->second;
+  return success();
 }
 
 LogicalResult Quantizer::quantizeWeights(ModuleOp module) {
+  // A promise about outputs is kept by looking at them.
+  bool evaluates = (command.evaluate || command.maxDivergence > 0) &&
+                   !command.calibration.empty();
+  OwningOpRef<ModuleOp> original;
+  if (evaluates)
+    original = module.clone();
   if (getMethod(command) != "round" && failed(calibrateAndQuantize(module)))
     return failure();
   if (failed(round(module)))
     return failure();
-  plan = collectPlan(module);
-  PassManager passes(&session.getContext(), ModuleOp::getOperationName());
+  report.plan = collectPlan(module);
+  for (PlannedWeight &weight : report.plan.weights)
+    if (auto it = seconds.find(weight.name); it != seconds.end())
+      weight.seconds = it->second;
   ConvertNibbleToOnnxOptions options;
   options.format = command.format;
   if (command.activations != "float") {
+    PassManager passes(&session.getContext(), ModuleOp::getOperationName());
     passes.addPass(createNibbleQuantizeActivations());
     options.format = "qdq";
+    if (failed(passes.run(module)))
+      return failure();
   }
+  if (evaluates && failed(evaluateResult(*original, module)))
+    return failure();
+  original = nullptr;
+  PassManager passes(&session.getContext(), ModuleOp::getOperationName());
   options.accuracyLevel = command.accuracyLevel;
   passes.addPass(createConvertNibbleToOnnx(options));
   if (failed(passes.run(module)))
     return failure();
-  weightsAfter = describeModel(module);
+  report.weightsAfter = describeModel(module);
   return success();
 }
 
@@ -207,20 +260,22 @@ int Quantizer::check(StringRef path, ModuleOp meant) {
   OwningOpRef<ModuleOp> written = loadModel(path, &session.getContext());
   if (!written)
     return ExitFailure;
-  bytesAfter = getFileSize(path, *written);
+  report.bytesAfter = getFileSize(path, *written);
+  if (int code = checkBudget())
+    return code;
   if (auto difference = findDifference(meant, *written))
     return fail("the file that was written differs from what was meant in " +
                 *difference + "; this is a bug in Nibble, nothing was kept");
   RuntimeCheck runtime = checkInRuntime(path, command.input);
   switch (runtime.outcome) {
   case RuntimeCheck::Passed:
-    runtimeNote = "read back, loaded and run by ONNX Runtime";
+    report.checked = "read back, loaded and run by ONNX Runtime";
     return ExitSuccess;
   case RuntimeCheck::LoadedOnly:
-    runtimeNote = "read back and loaded by ONNX Runtime; " + runtime.message;
+    report.checked = "read back and loaded by ONNX Runtime; " + runtime.message;
     return ExitSuccess;
   case RuntimeCheck::Skipped:
-    runtimeNote = "read back; not run: " + runtime.message;
+    report.checked = "read back; not run: " + runtime.message;
     return ExitSuccess;
   case RuntimeCheck::Failed:
     break;
@@ -253,72 +308,55 @@ void Quantizer::printPlan() {
   llvm::raw_ostream &os = llvm::outs();
   os << llvm::formatv("{0,-52} {1,-14} {2,-34} {3,10} {4,10}\n", "weight",
                       "shape", "stored as", "before", "after");
-  for (const PlannedWeight &weight : plan.weights)
+  for (const PlannedWeight &weight : report.plan.weights)
     os << llvm::formatv("{0,-52} {1,-14} {2,-34} {3,10} {4,10}\n", weight.name,
                         weight.shape, weight.scheme,
                         formatBytes(weight.bytesBefore),
                         formatBytes(weight.bytesAfter));
-  for (const KeptNode &kept : plan.kept)
+  for (const KeptNode &kept : report.plan.kept)
     os << "kept: " << kept.node << " (" << kept.opType << "): " << kept.why
        << "\n";
 }
 
-void Quantizer::printResult() {
-  llvm::raw_ostream &os = llvm::outs();
-  uint64_t parameters = 0;
-  double total = 0, worst = std::numeric_limits<double>::infinity();
-  StringRef worstName;
-  for (const PlannedWeight &weight : plan.weights) {
-    parameters += weight.parameters;
-    double sqnr = weight.sqnr.value_or(0);
-    total += sqnr * double(weight.parameters);
-    if (sqnr < worst) {
-      worst = sqnr;
-      worstName = weight.name;
-    }
+/// Prints the result, and writes the page.
+int Quantizer::printResult() {
+  report.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  if (command.json) {
+    printJSON("quantized");
+  } else {
+    printText(report, llvm::outs());
+    if (report.bytesAfter >= report.bytesBefore)
+      llvm::errs() << "warning: the quantized file is no smaller than the "
+                      "original\n";
+    llvm::outs() << "checked: " << report.checked << "\n";
   }
-  os << llvm::formatv("{0} weights quantized, {1} of {2} parameters\n",
-                      plan.weights.size(), parameters,
-                      weightsBefore.parameters);
-  os << llvm::formatv("all weights: {0} -> {1}, {2:f2} -> {3:f2} bits each\n",
-                      formatBytes(weightsBefore.weightBytes),
-                      formatBytes(weightsAfter.weightBytes),
-                      weightsBefore.bitsPerWeight(),
-                      8.0 * double(weightsAfter.weightBytes) /
-                          double(weightsBefore.parameters));
-  os << llvm::formatv("signal to noise: {0:f1} dB on average, least {1:f1} dB "
-                      "in {2}\n",
-                      total / parameters, worst, worstName);
-  // One line for each reason, not for each node.
-  std::map<std::string, unsigned> reasons;
-  for (const KeptNode &kept : plan.kept)
-    ++reasons[kept.opType + ": " + kept.why];
-  for (auto &[reason, count] : reasons)
-    os << "kept in float: " << count << " " << reason << "\n";
-  os << llvm::formatv("{0}: {1} -> {2}: {3} ({4:P1})\n", command.input,
-                      formatBytes(bytesBefore), command.output,
-                      formatBytes(bytesAfter),
-                      double(bytesAfter) / double(bytesBefore));
-  if (bytesAfter >= bytesBefore)
-    llvm::errs() << "warning: the quantized file is no smaller than the "
-                    "original\n";
-  os << "checked: " << runtimeNote << "\n";
+  if (command.report.empty())
+    return ExitSuccess;
+  auto file = OutputFile::create(command.report);
+  if (!file)
+    return fail(llvm::toString(file.takeError()));
+  printHTML(report, (*file)->getStream());
+  if (llvm::Error error = (*file)->commit())
+    return fail(llvm::toString(std::move(error)));
+  return ExitSuccess;
 }
 
 void Quantizer::printJSON(StringRef status) {
-  llvm::json::Object object = toJSON(plan);
+  llvm::json::Object object = toJSON(report.plan);
   object["status"] = status;
   object["input"] = command.input;
   object["output"] = command.output;
-  object["bytes_before"] = bytesBefore;
-  object["parameters"] = weightsBefore.parameters;
-  object["weight_bytes_before"] = weightsBefore.weightBytes;
-  if (weightsAfter.weightBytes)
-    object["weight_bytes_after"] = weightsAfter.weightBytes;
-  if (bytesAfter)
-    object["bytes_after"] = bytesAfter;
-  if (!runtimeNote.empty())
-    object["checked"] = runtimeNote;
+  object["bytes_before"] = report.bytesBefore;
+  object["parameters"] = report.weightsBefore.parameters;
+  object["weight_bytes_before"] = report.weightsBefore.weightBytes;
+  if (report.weightsAfter.weightBytes)
+    object["weight_bytes_after"] = report.weightsAfter.weightBytes;
+  if (report.bytesAfter)
+    object["bytes_after"] = report.bytesAfter;
+  if (!report.checked.empty())
+    object["checked"] = report.checked;
+  if (status == "quantized")
+    addToJSON(report, object);
   llvm::outs() << llvm::formatv("{0:2}", llvm::json::Value(std::move(object)))
                << "\n";
 }
@@ -326,17 +364,17 @@ void Quantizer::printJSON(StringRef status) {
 int Quantizer::reportNothing() {
   llvm::errs() << "warning: nothing was quantized, and '" << command.output
                << "' was not written: ";
-  bool quantized = llvm::any_of(weightsBefore.weights, [](auto &weight) {
+  bool quantized = llvm::any_of(report.weightsBefore.weights, [](auto &weight) {
     return StringRef(weight.storage).contains("(");
   });
   if (quantized) {
     llvm::errs() << "its weights are quantized already (nibble inspect shows "
                     "how; nibble convert changes their format)\n";
-  } else if (plan.kept.empty()) {
+  } else if (report.plan.kept.empty()) {
     llvm::errs() << "the model has no product with a constant weight\n";
   } else {
     llvm::errs() << "\n";
-    for (const KeptNode &kept : plan.kept)
+    for (const KeptNode &kept : report.plan.kept)
       llvm::errs() << "  " << kept.node << " (" << kept.opType
                    << "): " << kept.why << "\n";
   }
@@ -369,6 +407,15 @@ int Quantizer::checkMethod() {
                   "no zero point, not " +
                   command.scheme + "; add --scheme w8cs");
   }
+  if (command.hasBudget() && command.calibration.empty())
+    return fail("a budget (--target-bpw, --target-size, --max-kl) is spent by "
+                "what the layers compute; give --calib DATA.npz, whose arrays "
+                "are called as the model's inputs");
+  if (command.hasBudget() &&
+      (command.activations != "float" ||
+       (command.format != "auto" && command.format != "matmulnbits")))
+    return fail("a budget chooses between schemes of MatMulNBits; leave out "
+                "--activations and --format");
   if (getMethod(command) == "round" || !command.calibration.empty())
     return ExitSuccess;
   return fail("--method " + getMethod(command) +
@@ -383,18 +430,24 @@ int Quantizer::run() {
                 "' is the input; choose another name for the output");
   if (int code = checkMethod())
     return code;
+  report.input = command.input;
+  report.output = command.output;
+  report.scheme = command.scheme;
+  report.method = getMethod(command);
   OwningOpRef<ModuleOp> module =
       loadModel(command.input, &session.getContext());
   if (!module)
     return ExitFailure;
-  bytesBefore = getFileSize(command.input, *module);
-  weightsBefore = describeModel(*module);
+  report.bytesBefore = getFileSize(command.input, *module);
+  report.weightsBefore = describeModel(*module);
   if (command.activations != "float" && failed(prepareActivations(*module)))
     return ExitFailure;
   if (failed(assign(*module)))
     return ExitFailure;
-  if (plan.weights.empty())
+  if (report.plan.weights.empty())
     return reportNothing();
+  if (failed(applyBudget(*module)))
+    return ExitFailure;
   if (command.dryRun) {
     command.json ? printJSON("dry run") : printPlan();
     return ExitSuccess;
@@ -403,8 +456,7 @@ int Quantizer::run() {
     return ExitFailure;
   if (int code = writeChecked(*module))
     return code;
-  command.json ? printJSON("quantized") : printResult();
-  return ExitSuccess;
+  return printResult();
 }
 
 int nibble::quantize(const QuantizeCommand &command) {

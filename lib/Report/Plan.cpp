@@ -10,6 +10,8 @@
 #include "nibble/Dialect/Nibble/IR/NibbleOps.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
 
+#include <cmath>
+
 using namespace mlir;
 using namespace nibble;
 using namespace nibble::onnx;
@@ -34,7 +36,31 @@ static PlannedWeight planWeight(Value value, StringRef name,
   weight.bytesBefore =
       getPackedSize(getExpressedType(quantizedType)).value_or(0);
   weight.bytesAfter = countBytes(quantizedType);
+  QuantizedAttr encoding = getQuantization(quantizedType);
+  weight.bits = encoding.getStorage().getBitWidth();
+  weight.isMatrix = quantizedType.getRank() == 2;
+  for (int64_t extent : encoding.getBlock())
+    if (extent > 1)
+      weight.groupSize = std::max<int64_t>(weight.groupSize, 1) * extent;
   return weight;
+}
+
+/// What its algorithm noted on a weight.
+static void readNotes(AssembleOp assemble, PlannedWeight &weight) {
+  auto read = [&](StringRef name) -> std::optional<double> {
+    if (auto value = assemble->getAttrOfType<FloatAttr>(name))
+      return value.getValueAsDouble();
+    return std::nullopt;
+  };
+  weight.sqnr = read(kSqnrAttrName);
+  weight.outputError = read(kOutputErrorAttrName);
+  weight.damping = read(kDampingAttrName);
+  auto losses = assemble->getAttrOfType<DenseF64ArrayAttr>(kLossesAttrName);
+  if (losses && losses.size() == 2 && losses[0] > 0)
+    weight.gain = losses[1] / losses[0];
+  if (auto notes = assemble->getAttrOfType<ArrayAttr>(kNotesAttrName))
+    for (auto note : notes.getAsRange<StringAttr>())
+      weight.notes.push_back(note.str());
 }
 
 QuantizationPlan nibble::collectPlan(ModuleOp module) {
@@ -57,8 +83,7 @@ QuantizationPlan nibble::collectPlan(ModuleOp module) {
       PlannedWeight weight =
           planWeight(assemble.getResult(), name,
                      cast<RankedTensorType>(assemble.getResult().getType()));
-      if (auto sqnr = assemble->getAttrOfType<FloatAttr>(kSqnrAttrName))
-        weight.sqnr = sqnr.getValueAsDouble();
+      readNotes(assemble, weight);
       plan.weights.push_back(std::move(weight));
     } else if (auto node = dyn_cast<NodeOp>(op)) {
       if (auto why = node->getAttrOfType<StringAttr>(kKeptAttrName))
@@ -79,8 +104,18 @@ llvm::json::Object nibble::toJSON(const QuantizationPlan &plan) {
                              {"parameters", weight.parameters},
                              {"bytes_before", weight.bytesBefore},
                              {"bytes_after", weight.bytesAfter}};
-    if (weight.sqnr)
-      entry["sqnr_db"] = *weight.sqnr;
+    auto add = [&](StringRef key, std::optional<double> value) {
+      if (value && std::isfinite(*value))
+        entry[key] = *value;
+    };
+    add("sqnr_db", weight.sqnr);
+    add("output_error", weight.outputError);
+    add("output_error_held_out", weight.heldOutError);
+    add("loss_relative_to_rounding", weight.gain);
+    add("damping", weight.damping);
+    add("seconds", weight.seconds);
+    if (!weight.notes.empty())
+      entry["notes"] = llvm::json::Array(weight.notes);
     weights.push_back(std::move(entry));
   }
   for (const KeptNode &node : plan.kept)

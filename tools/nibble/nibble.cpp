@@ -122,6 +122,27 @@ static void addQuantize(CLI::App &app, int &exitCode) {
   verb->add_option("--threads", command->threads,
                    "Threads to use, 0: one a core; never changes the result")
       ->capture_default_str();
+  auto *bits = verb->add_option(
+      "--target-bpw", command->targetBits,
+      "Choose a scheme for each matrix, so that together they take at most so "
+      "many bits a weight and harm the model least (needs --calib)");
+  auto *size = verb->add_option("--target-size", command->targetBytes,
+                                "The same for the size of the file: 100MB")
+                   ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true));
+  auto *divergence = verb->add_option(
+      "--max-kl", command->maxDivergence,
+      "The same with the fewest bits whose output diverges at most so far from "
+      "the float model's, in nats");
+  for (CLI::Option *budget : {bits, divergence})
+    budget->check(CLI::PositiveNumber);
+  bits->excludes(size)->excludes(divergence);
+  size->excludes(divergence);
+  verb->add_flag("--evaluate,!--no-evaluate", command->evaluate,
+                 "Run the float and the quantized model on samples of --calib "
+                 "that calibration did not take, and say how outputs differ "
+                 "(default: with --calib)");
+  verb->add_option("--report", command->report,
+                   "Write an HTML page about the result");
   verb->add_flag("--dry-run", command->dryRun,
                  "Print the plan for each weight and stop");
   verb->add_flag("--json", command->json, "Print the result as JSON");
@@ -131,6 +152,8 @@ static void addQuantize(CLI::App &app, int &exitCode) {
       "  $ nibble quantize m.onnx -o q.onnx --scheme w4g32\n"
       "  $ nibble quantize m.onnx -o q.onnx --scheme w8c --keep '*head*'\n"
       "  $ nibble quantize m.onnx -o q.onnx --dry-run\n"
+      "  $ nibble quantize m.onnx -o q.onnx --calib x.npz --report r.html\n"
+      "  $ nibble quantize m.onnx -o q.onnx --calib x.npz --target-bpw 4.5\n"
       "\nExit codes: 0 done, 1 error, 2 usage, 3 nothing to quantize.");
   verb->callback([command, &exitCode] {
     if (command->output.empty())

@@ -29,6 +29,12 @@ public:
 
   size_t size() const { return files.empty() ? sampleCount : files.size(); }
 
+  /// Forgets all samples but the first `count`.
+  void truncate(size_t count) {
+    sampleCount = std::min(sampleCount, count);
+    files.resize(std::min(files.size(), count));
+  }
+
   /// The inputs of the model, in order. Files are read when they are asked for.
   llvm::Expected<std::vector<HostTensor>> getSample(size_t index) const;
 

@@ -33,6 +33,10 @@ struct Segment {
 /// no segment.
 std::vector<Segment> planSegments(mlir::func::FuncOp main);
 
+/// The same for a whole run of the model: what comes after the last weight is a
+/// segment too, and what the model returns is among the outputs.
+std::vector<Segment> planWholeRun(mlir::func::FuncOp main);
+
 /// A model whose `main` is the segment: its inputs to its outputs. The nodes
 /// are copied, with their weights as they are now.
 mlir::OwningOpRef<mlir::ModuleOp> buildSegment(mlir::ModuleOp module,

@@ -54,6 +54,18 @@ struct QuantizeCommand {
   int64_t accuracyLevel = 1;
   ExternalData externalData = ExternalData::Auto;
   unsigned threads = 0;
+  /// Mixed precision: bits a weight, bytes of the file, or the divergence from
+  /// the float model in nats; at most one of them is not 0.
+  double targetBits = 0;
+  uint64_t targetBytes = 0;
+  double maxDivergence = 0;
+  bool hasBudget() const {
+    return targetBits > 0 || targetBytes > 0 || maxDivergence > 0;
+  }
+  /// Run the float and the quantized model on some of the samples.
+  bool evaluate = true;
+  /// An HTML page to write; empty: none.
+  std::string report;
   bool dryRun = false;
   bool json = false;
   bool quiet = false;

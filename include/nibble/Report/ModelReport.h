@@ -66,8 +66,26 @@ struct PlannedWeight {
   uint64_t parameters = 0;
   uint64_t bytesBefore = 0;
   uint64_t bytesAfter = 0;
+  /// Of a code.
+  unsigned bits = 0;
+  /// Inputs that share a scale; 0: a channel or the whole tensor.
+  int64_t groupSize = 0;
+  bool isMatrix = true;
   /// Signal-to-noise ratio in dB, once it is rounded.
   std::optional<double> sqnr;
+  /// Relative squared error of what it computes: on the calibration data, and
+  /// on samples that calibration has not seen.
+  std::optional<double> outputError, heldOutError;
+  /// Its squared error relative to that of rounding to nearest with the scales
+  /// that the algorithm started from.
+  std::optional<double> gain;
+  /// What was added to the Hessian's diagonal, as a fraction of its mean.
+  std::optional<double> damping;
+  /// Where the algorithm departed from the plain method: dead inputs, more
+  /// damping, a fallback.
+  std::vector<std::string> notes;
+  /// That the algorithm took.
+  std::optional<double> seconds;
 };
 
 struct KeptNode {

@@ -7,9 +7,11 @@
 #ifndef NIBBLE_TARGET_JIT_H
 #define NIBBLE_TARGET_JIT_H
 
+#include "mlir/IR/AsmState.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/BuiltinTypes.h"
 #include "llvm/ADT/StringMap.h"
+#include "llvm/ADT/StringSet.h"
 #include "llvm/Support/Error.h"
 
 #include <memory>
@@ -52,7 +54,12 @@ public:
 
 private:
   friend class CompiledModel;
-  llvm::StringMap<std::shared_ptr<mlir::ExecutionEngine>> engines;
+  struct Entry {
+    std::shared_ptr<mlir::ExecutionEngine> engine;
+    /// Of the checks in the code, in order.
+    std::vector<std::string> messages;
+  };
+  llvm::StringMap<Entry> entries;
 };
 
 struct CompileOptions {
@@ -107,12 +114,20 @@ private:
     llvm::ArrayRef<char> bytes;
     /// Holds `bytes` where the file does not align them.
     std::vector<char> aligned;
+    /// Holds `bytes` where the lowering has made them, so that they go with the
+    /// model rather than with the context.
+    mlir::AsmResourceBlob owned;
   };
   std::vector<Weight> weights;
   std::vector<std::string> probes;
   std::shared_ptr<mlir::ExecutionEngine> engine;
+  /// Where the code is that of another model: what its checks say, which names
+  /// that one's nodes, to what they say here.
+  llvm::StringMap<std::string> messages;
+  std::string translate(llvm::StringRef message) const;
 
-  mlir::LogicalResult takeWeights(mlir::ModuleOp module);
+  mlir::LogicalResult takeWeights(mlir::ModuleOp module,
+                                  const llvm::StringSet<> &given);
   void takeProbes(mlir::ModuleOp module);
 };
 

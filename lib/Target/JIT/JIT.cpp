@@ -15,6 +15,7 @@
 #include "nibble/Pipelines/Reference.h"
 #include "nibble/Runtime/Run.h"
 
+#include "mlir/Dialect/ControlFlow/IR/ControlFlowOps.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/ExecutionEngine/ExecutionEngine.h"
 #include "mlir/ExecutionEngine/OptUtils.h"
@@ -60,8 +61,21 @@ static LogicalResult collectTypes(func::FuncOp main, TypeRange types,
   return success();
 }
 
+/// The keys of the resources that `module` refers to.
+static llvm::StringSet<> collectResources(ModuleOp module) {
+  llvm::StringSet<> keys;
+  module.walk([&](Operation *op) {
+    op->getAttrDictionary().walk([&](DenseResourceElementsAttr value) {
+      keys.insert(value.getRawHandle().getKey());
+    });
+  });
+  return keys;
+}
+
 /// Moves the values of weights from the attributes of arguments into `weights`.
-LogicalResult CompiledModel::takeWeights(ModuleOp module) {
+/// Those in `given` stay with the context as well.
+LogicalResult CompiledModel::takeWeights(ModuleOp module,
+                                         const llvm::StringSet<> &given) {
   auto main = module.lookupSymbol<func::FuncOp>("main");
   for (unsigned i = 0; i < main.getNumArguments(); ++i) {
     main.setArgAttr(i, "bufferization.writable",
@@ -78,6 +92,8 @@ LogicalResult CompiledModel::takeWeights(ModuleOp module) {
     Weight weight;
     weight.type = cast<RankedTensorType>(value.getType());
     weight.bytes = blob->getData();
+    if (!given.contains(value.getRawHandle().getKey()))
+      weight.owned = std::move(*blob);
     size_t size = getStoredSize(weight.type.getElementType());
     if (reinterpret_cast<uintptr_t>(weight.bytes.data()) % size != 0) {
       weight.aligned.assign(weight.bytes.begin(), weight.bytes.end());
@@ -98,11 +114,21 @@ void CompiledModel::takeProbes(ModuleOp module) {
 }
 
 /// The text of a module whose weights are arguments: equal for models with
-/// equal code.
-static std::string printCode(ModuleOp module) {
+/// equal code. `messages` becomes what its checks say, which is no part of it:
+/// they name nodes.
+static std::string printCode(ModuleOp module,
+                             std::vector<std::string> &messages) {
+  SmallVector<cf::AssertOp> checks;
+  module.walk([&](cf::AssertOp check) {
+    checks.push_back(check);
+    messages.push_back(check.getMsg().str());
+    check.setMsg("");
+  });
   std::string text;
   llvm::raw_string_ostream os(text);
   module.print(os, OpPrintingFlags().useLocalScope());
+  for (auto [check, message] : llvm::zip(checks, messages))
+    check.setMsg(message);
   return text;
 }
 
@@ -273,16 +299,20 @@ CompiledModel::compile(ModuleOp module, const CompileOptions &options) {
   cpu.compute = options.compute;
   cpu.threads = false;
   cpu.observe = options.observe;
+  llvm::StringSet<> given = collectResources(module);
   if (failed(lowerToTensors(module, cpu, options.reference)) ||
-      failed(model->takeWeights(module)))
+      failed(model->takeWeights(module, given)))
     return failure();
   model->takeProbes(module);
   std::string key;
+  std::vector<std::string> messages;
   if (options.cache) {
-    key = printCode(module);
-    auto known = options.cache->engines.find(key);
-    if (known != options.cache->engines.end()) {
-      model->engine = known->second;
+    key = printCode(module, messages);
+    auto known = options.cache->entries.find(key);
+    if (known != options.cache->entries.end()) {
+      model->engine = known->second.engine;
+      for (auto [theirs, ours] : llvm::zip(known->second.messages, messages))
+        model->messages[theirs] = ours;
       return model;
     }
   }
@@ -295,7 +325,7 @@ CompiledModel::compile(ModuleOp module, const CompileOptions &options) {
   model->engine = std::move(*engine);
   model->engine->registerSymbols(getRuntimeSymbols);
   if (options.cache)
-    options.cache->engines[key] = model->engine;
+    options.cache->entries[key] = {model->engine, std::move(messages)};
   return model;
 }
 
@@ -383,6 +413,15 @@ static HostTensor takeResult(const intptr_t *words, RankedTensorType type) {
   return result;
 }
 
+/// What a check of this model says where its code says `message`, which may
+/// have been cut short.
+std::string CompiledModel::translate(StringRef message) const {
+  for (const auto &entry : messages)
+    if (entry.first().starts_with(message))
+      return entry.second;
+  return message.str();
+}
+
 Expected<std::vector<HostTensor>>
 CompiledModel::run(ArrayRef<HostTensor> inputs, RunObserver *observer) const {
   if (inputs.size() != inputTypes.size())
@@ -419,7 +458,7 @@ CompiledModel::run(ArrayRef<HostTensor> inputs, RunObserver *observer) const {
   nibble_run run;
   if (nibble_run_call(&run, *entry, packed.data(), /*stop=*/nullptr) !=
       NIBBLE_RUN_OK)
-    return makeError(run.message);
+    return makeError(translate(run.message));
 
   std::vector<HostTensor> outputs;
   const intptr_t *words = results.data();

@@ -177,6 +177,9 @@ void describe(const QuantizedWeight &weight, Operation *assemble) {
   if (!std::isnan(losses.rounding) && !std::isnan(losses.end))
     assemble->setAttr(kLossesAttrName, builder.getDenseF64ArrayAttr(
                                            {losses.rounding, losses.end}));
+  if (weight.usesHessian)
+    assemble->setAttr(kDampingAttrName,
+                      builder.getF64FloatAttr(weight.damping));
   SmallVector<StringRef> notes(weight.notes.begin(), weight.notes.end());
   if (!notes.empty())
     assemble->setAttr(kNotesAttrName, builder.getStrArrayAttr(notes));

@@ -28,6 +28,9 @@ inline constexpr llvm::StringLiteral kOutputErrorAttrName =
 /// The same for rounding to nearest, and for what was chosen, with the damping
 /// that the algorithm works with.
 inline constexpr llvm::StringLiteral kLossesAttrName = "nibble.losses";
+/// Attribute of a nibble.assemble: what was added to the Hessian's diagonal, as
+/// a fraction of its mean.
+inline constexpr llvm::StringLiteral kDampingAttrName = "nibble.damping";
 /// Attribute of a nibble.assemble: where its algorithm departed from the plain
 /// method, in words.
 inline constexpr llvm::StringLiteral kNotesAttrName = "nibble.notes";
