@@ -96,6 +96,7 @@ static Expected<llvm::json::Object> writeKernel(MLIRContext &context,
                             {"group", kernel.weight.group},
                             {"has_zeros", kernel.weight.hasZeros},
                             {"has_bias", kernel.hasBias},
+                            {"overlaps", kernel.overlaps},
                             {"outputs", tile.outputs()},
                             {"rows", tile.rows()},
                             {"warps_along_k", tile.warpsAlongK},
@@ -134,6 +135,7 @@ static Error writeKernels(const KernelsCommand &command) {
     kernel.weight = *weight;
     kernel.tile = tile;
     kernel.hasBias = command.bias;
+    kernel.overlaps = row->canOverlap;
     auto entry = writeKernel(context, kernel, *row, command.output);
     if (!entry)
       return entry.takeError();

@@ -62,7 +62,9 @@ std::vector<FragmentTile> getFragmentTiles();
 ///   x, codes, scales, bias, y   pointers
 ///   partials                    f32 [splits, M, N rounded up to 16]
 ///   counters                    i32 [grid.y · grid.x], 0 before and after
-///   M, N, K, x stride, y stride i32
+///   M, N, K                     i32
+///   x stride, y stride          i32
+///   chunks                      i32, see chunksPerWarp
 ///
 /// Strides are elements from row to row and multiples of 8; x and y are 16-byte
 /// aligned. What lies between N and the stride of y may be overwritten. The
@@ -73,6 +75,13 @@ struct FragmentMatmul {
   FragmentWeight weight;
   FragmentTile tile;
   bool hasBias = false;
+  /// Load weights while the kernel before still runs (sm_90 and newer, and only
+  /// if launched with programmatic stream serialization).
+  bool overlaps = false;
+
+  /// Chunks of 64 inputs that a warp multiplies, an argument of the launch: the
+  /// share of each of the splits · warpsAlongK warps.
+  int64_t chunksPerWarp(int64_t K, int64_t splits) const;
 
   /// "w4g128z_n16m8_k8s4": what kernels are told apart by.
   std::string getName() const;

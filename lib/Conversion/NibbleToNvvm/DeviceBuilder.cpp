@@ -165,6 +165,22 @@ Value DeviceBuilder::loadConstant(Type type, Value address,
                               /*isInvariant=*/true);
 }
 
+Value DeviceBuilder::loadConstantIf(Value condition, Type type, Value address,
+                                    unsigned alignment) {
+  auto op = scf::IfOp::create(
+      builder, loc, condition,
+      [&](OpBuilder &, Location) {
+        scf::YieldOp::create(builder, loc,
+                             loadConstant(type, address, alignment));
+      },
+      [&](OpBuilder &, Location) {
+        Value zero =
+            arith::ConstantOp::create(builder, loc, builder.getZeroAttr(type));
+        scf::YieldOp::create(builder, loc, zero);
+      });
+  return op.getResult(0);
+}
+
 Value DeviceBuilder::loadUncached(Type type, Value address,
                                   unsigned alignment) {
   return LLVM::LoadOp::create(builder, loc, type, address, alignment,
@@ -227,6 +243,15 @@ void DeviceBuilder::barrier(Value identifier, int64_t threads) {
 
 void DeviceBuilder::syncWarp() {
   NVVM::SyncWarpOp::create(builder, loc, integer(-1));
+}
+
+void DeviceBuilder::letNextKernelStart() {
+  NVVM::GriddepcontrolOp::create(builder, loc,
+                                 NVVM::GridDepActionKind::launch_dependents);
+}
+
+void DeviceBuilder::waitForKernelBefore() {
+  NVVM::GriddepcontrolOp::create(builder, loc, NVVM::GridDepActionKind::wait);
 }
 
 void DeviceBuilder::fence() {

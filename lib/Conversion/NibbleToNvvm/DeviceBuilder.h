@@ -105,6 +105,9 @@ public:
   /// From memory that no one writes while the kernel runs.
   mlir::Value loadConstant(mlir::Type type, mlir::Value address,
                            unsigned alignment);
+  /// The same where `condition` holds, else 0 without a look at the memory.
+  mlir::Value loadConstantIf(mlir::Value condition, mlir::Type type,
+                             mlir::Value address, unsigned alignment);
   /// What other blocks wrote: not from the caches of this multiprocessor.
   mlir::Value loadUncached(mlir::Type type, mlir::Value address,
                            unsigned alignment);
@@ -125,6 +128,10 @@ public:
   /// `threads` threads, a multiple of 32, that name the same barrier.
   void barrier(mlir::Value identifier, int64_t threads);
   void syncWarp();
+  /// Lets the next kernel of the stream start, and waits until the one before
+  /// has ended and its results can be read (sm_90; PTX ISA, griddepcontrol).
+  void letNextKernelStart();
+  void waitForKernelBefore();
   /// Orders what this thread wrote before what it writes next, for all blocks.
   void fence();
   /// Returns what was there before.

@@ -46,6 +46,12 @@ int64_t FragmentTile::sharedBytes() const {
   return warpsAlongK * std::max(ring, sums);
 }
 
+int64_t FragmentMatmul::chunksPerWarp(int64_t K, int64_t splits) const {
+  // Groups of 128 inputs stay together.
+  int64_t unit = weight.group == 0 || weight.group > kChunk ? 2 : 1;
+  return unit * llvm::divideCeil(K, unit * kChunk * splits * tile.warpsAlongK);
+}
+
 std::string FragmentMatmul::getName() const {
   std::string name = "w4";
   name += weight.group == 0 ? "c" : "g" + std::to_string(weight.group);
@@ -83,7 +89,8 @@ public:
         codes(arguments[1]), scales(arguments[2]), bias(arguments[3]),
         y(arguments[4]), partials(arguments[5]), counters(arguments[6]),
         M(arguments[7]), N(arguments[8]), K(arguments[9]),
-        xStride(arguments[10]), yStride(arguments[11]), shared(shared) {}
+        xStride(arguments[10]), yStride(arguments[11]), chunksPerWarp(arguments[12]),
+        shared(shared) {}
 
   void build();
 
@@ -148,10 +155,10 @@ private:
   const FragmentMatmul &kernel;
   const FragmentTile &tile;
   Value x, codes, scales, bias, y, partials, counters;
-  Value M, N, K, xStride, yStride, shared;
+  Value M, N, K, xStride, yStride, chunksPerWarp, shared;
 
   Value thread, lane, outputInTile, quadLane, warpAlongN, warpAlongK;
-  Value split, firstRow, firstColumn, groups, chunks, lastChunk, begin, end;
+  Value split, firstRow, firstColumn, groups, chunks, begin, end;
   SmallVector<Value> codesOfTile, parametersOfTile;
   /// Of each piece that this thread copies of a chunk.
   struct Copy {
@@ -184,14 +191,10 @@ void Generator::findPlace() {
 /// The chunks that this warp multiplies, and where its outputs' weights are.
 void Generator::findShare() {
   int64_t unit = kernel.weight.group == 0 ? 2 : chunksPerScale();
-  Value units = device.divideUp(K, unit * kChunk);
-  chunks = device.mul(units, unit);
-  lastChunk = device.add(chunks, -1);
-  Value shares = device.mul(device.gridSize(2), tile.warpsAlongK);
+  chunks = device.mul(device.divideUp(K, unit * kChunk), unit);
   Value share = device.add(device.mul(split, tile.warpsAlongK), warpAlongK);
-  Value size = device.mul(device.divideUp(units, shares), unit);
-  begin = device.min(device.mul(share, size), chunks);
-  end = device.min(device.add(begin, size), chunks);
+  begin = device.min(device.mul(share, chunksPerWarp), chunks);
+  end = device.min(device.add(begin, chunksPerWarp), chunks);
 
   groups = kernel.weight.group == 0
                ? device.integer(1)
@@ -284,26 +287,25 @@ void Generator::copyRows(Value chunk, int64_t slot) {
   device.commitCopies();
 }
 
-/// Beyond the end any codes do: the rows are 0 there.
+/// Beyond the end of this warp's part, where rows are 0, nothing is read.
 PackedTile Generator::loadCodes(int64_t output, Value chunk) {
   auto type = device.vector(4, device.i32());
-  Value index = device.mul(device.min(chunk, lastChunk), 32);
-  return device.loadConstant(type, device.at(codesOfTile[output], type, index),
-                             16);
+  Value address =
+      device.at(codesOfTile[output], type, device.mul(chunk, 32));
+  return device.loadConstantIf(device.less(chunk, end), type, address, 16);
 }
 
 Value Generator::loadParameters(int64_t output, Value chunk, int64_t part) {
   int64_t numbers = kernel.weight.hasZeros ? 4 : 2;
   auto type = device.vector(numbers, device.f16());
   Value group = device.integer(0);
-  if (kernel.weight.group != 0) {
-    Value input = device.add(device.mul(device.min(chunk, lastChunk), kChunk),
-                             part * 32);
-    group = device.divide(input, kernel.weight.group);
-  }
-  return device.loadConstant(
-      type, device.at(parametersOfTile[output], type, device.mul(group, 8)),
-      2 * numbers);
+  if (kernel.weight.group != 0)
+    group = device.divide(device.add(device.mul(chunk, kChunk), part * 32),
+                          kernel.weight.group);
+  Value address =
+      device.at(parametersOfTile[output], type, device.mul(group, 8));
+  return device.loadConstantIf(device.less(chunk, end), type, address,
+                               2 * numbers);
 }
 
 GroupParameters Generator::unpackParameters(Value loaded) {
@@ -452,6 +454,10 @@ Values Generator::multiplyShare() {
   Values state(firstSum);
   for (int64_t stage = 0; stage < stages; ++stage)
     loadStage(stage, device.add(begin, stage), state);
+  if (kernel.overlaps) {
+    device.letNextKernelStart();
+    device.waitForKernelBefore();
+  }
   for (int64_t stage = 0; stage + 1 < stages; ++stage)
     copyRows(device.add(begin, stage), stage);
   Value zero = device.number(device.f32(), 0);
@@ -650,7 +656,7 @@ void nibble::buildFragmentMatmul(ModuleOp module, const FragmentMatmul &kernel) 
   auto pointer = LLVM::LLVMPointerType::get(module.getContext(),
                                             DeviceBuilder::kGlobal);
   SmallVector<Type> arguments(7, pointer);
-  arguments.append(5, builder.getI32Type());
+  arguments.append(6, builder.getI32Type());
   createKernel(module, kernel.getName(), arguments, kernel.tile.threads(),
                [&](DeviceBuilder &device, ValueRange values, Value shared) {
                  Generator(device, kernel, values, shared).build();

@@ -42,8 +42,8 @@ static Error makeError(const Twine &message) {
 //===----------------------------------------------------------------------===//
 
 static constexpr NvidiaRow rows[] = {
-#define NIBBLE_NVIDIA(name, chip, features, shared)                            \
-  {name, chip, features, shared},
+#define NIBBLE_NVIDIA(name, chip, features, shared, overlap)                   \
+  {name, chip, features, shared, overlap},
 #include "NvidiaRows.inl"
 };
 

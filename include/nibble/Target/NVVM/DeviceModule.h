@@ -26,6 +26,8 @@ struct NvidiaRow {
   llvm::StringRef features;
   /// Shared memory that a block may have, in bytes.
   int64_t sharedBytes;
+  /// Whether a kernel may start while the one before ends.
+  bool canOverlap;
 };
 
 llvm::ArrayRef<NvidiaRow> getNvidiaRows();
