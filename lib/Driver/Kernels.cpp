@@ -44,9 +44,12 @@ static Expected<FragmentTile> parseTile(llvm::StringRef text) {
   int64_t outputs = 0, rows = 0;
   if (!take("n", outputs) || !take("x", tile.warpsAlongN) ||
       !take("_m", rows) || !take("_k", tile.warpsAlongK) ||
-      !take("_s", tile.stages) || !rest.empty())
+      !take("_s", tile.stages))
     return makeError("'" + text +
                      "' is no tile: one is written like n32x1_m8_k8_s4");
+  tile.asWarpgroups = rest.consume_front("_wg");
+  if (!rest.empty())
+    return makeError("'" + rest + "' has no meaning behind a tile");
   tile.outputTiles = outputs / 16;
   tile.rowTiles = rows / 8;
   if (outputs % 16 != 0 || rows % 8 != 0)
@@ -75,6 +78,9 @@ static Expected<llvm::json::Object> writeKernel(MLIRContext &context,
                                                 llvm::StringRef folder) {
   std::string name = kernel.getName();
   const FragmentTile &tile = kernel.tile;
+  if (tile.asWarpgroups && !row.hasWarpgroups)
+    return makeError(llvm::formatv("{0} needs nvidia-sm90a, not {1}", name,
+                                   row.name));
   if (tile.sharedBytes() > row.sharedBytes)
     return makeError(llvm::formatv("{0} takes {1} bytes of shared memory; a "
                                    "block on {2} has {3}",

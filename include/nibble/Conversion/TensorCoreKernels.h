@@ -44,6 +44,8 @@ struct FragmentTile {
   int64_t warpsAlongK = 8;
   /// Chunks of 64 inputs that are loaded ahead, an even number.
   int64_t stages = 4;
+  /// Whether four neighbouring warps multiply together, by wgmma (sm_90a only).
+  bool asWarpgroups = false;
 
   int64_t threads() const { return 32 * warpsAlongN * warpsAlongK; }
   int64_t outputs() const { return 16 * outputTiles * warpsAlongN; }
@@ -57,7 +59,8 @@ llvm::Error verifyFragmentTile(const FragmentTile &tile);
 /// The tiles that Nibble launches, for few rows of X and for many.
 std::vector<FragmentTile> getFragmentTiles();
 
-/// A product on the tensor cores of sm_80 and newer by mma.sync. The arguments:
+/// A product on tensor cores, by mma.sync on sm_80 and newer or by wgmma on
+/// sm_90a. The arguments:
 ///
 ///   x, codes, scales, bias, y   pointers
 ///   partials                    f32 [splits, M, N rounded up to 16]

@@ -302,6 +302,90 @@ Values DeviceBuilder::multiply(ValueRange a, ValueRange b, ValueRange c) {
   return unpackStruct(*this, product, 4);
 }
 
+/// "{$0,$1,…}" of `count` operands from `first` on.
+static std::string listOperands(int64_t first, int64_t count) {
+  std::string text = "{";
+  for (int64_t i = 0; i < count; ++i)
+    text += (i == 0 ? "$" : ",$") + std::to_string(first + i);
+  return text + "}";
+}
+
+Values DeviceBuilder::multiplyAsync(ValueRange a, Value descriptor,
+                                    ValueRange c) {
+  int64_t sums = c.size(), rows = 2 * sums;
+  std::string code = "wgmma.mma_async.sync.aligned.m64n" +
+                     std::to_string(rows) + "k16.f32.f16.f16 " +
+                     listOperands(0, sums) + "," + listOperands(sums, 4) +
+                     ",$" + std::to_string(sums + 4) + ",1,1,1,0;";
+  std::string constraints;
+  for (int64_t i = 0; i < sums; ++i)
+    constraints += "=f,";
+  constraints += "r,r,r,r,l";
+  for (int64_t i = 0; i < sums; ++i)
+    constraints += "," + std::to_string(i);
+
+  Values operands;
+  for (Value value : a)
+    operands.push_back(bitcast(value, i32()));
+  operands.push_back(descriptor);
+  llvm::append_range(operands, c);
+  auto type = LLVM::LLVMStructType::getLiteral(builder.getContext(),
+                                               SmallVector<Type>(sums, f32()));
+  auto product = LLVM::InlineAsmOp::create(
+      builder, loc, type, operands, code, constraints,
+      /*has_side_effects=*/true, /*is_align_stack=*/false,
+      LLVM::tailcallkind::TailCallKind::None,
+      LLVM::AsmDialectAttr::get(builder.getContext(),
+                                LLVM::AsmDialect::AD_ATT),
+      ArrayAttr());
+  return unpackStruct(*this, product.getResult(0), sums);
+}
+
+/// Fields: address / 16 in the low 14 bits; the leading offset, without meaning
+/// here, from bit 16; 1024 / 16 from row to row of eight rows from bit 32;
+/// swizzle over 128 bytes in bit 62.
+Value DeviceBuilder::describeRows(Value shared) {
+  Type i64 = builder.getI64Type();
+  auto constant = [&](uint64_t value) -> Value {
+    return arith::ConstantOp::create(builder, loc,
+                                     builder.getIntegerAttr(i64, value));
+  };
+  Value address = LLVM::PtrToIntOp::create(builder, loc, i64, shared);
+  Value units = arith::AndIOp::create(
+      builder, loc, arith::ShRUIOp::create(builder, loc, address, constant(4)),
+      constant(0x3fff));
+  constexpr uint64_t fields =
+      uint64_t(1) << 16 | uint64_t(64) << 32 | uint64_t(1) << 62;
+  return arith::OrIOp::create(builder, loc, units, constant(fields));
+}
+
+Value DeviceBuilder::moveDescriptor(Value descriptor, int64_t bytes) {
+  Value units = arith::ConstantOp::create(
+      builder, loc, builder.getI64IntegerAttr(bytes / 16));
+  return arith::AddIOp::create(builder, loc, descriptor, units);
+}
+
+void DeviceBuilder::fenceRegisters() {
+  NVVM::WgmmaFenceAlignedOp::create(builder, loc);
+}
+
+void DeviceBuilder::fenceSharedForAsync() {
+  NVVM::FenceProxyOp::create(
+      builder, loc,
+      NVVM::ProxyKindAttr::get(builder.getContext(),
+                               NVVM::ProxyKind::async_shared),
+      NVVM::SharedSpaceAttr::get(builder.getContext(),
+                                 NVVM::SharedSpace::shared_cta));
+}
+
+void DeviceBuilder::commitProducts() {
+  NVVM::WgmmaGroupSyncAlignedOp::create(builder, loc);
+}
+
+void DeviceBuilder::waitForProducts(unsigned pending) {
+  NVVM::WgmmaWaitGroupSyncOp::create(builder, loc, pending);
+}
+
 //===----------------------------------------------------------------------===//
 // Control
 //===----------------------------------------------------------------------===//

@@ -144,6 +144,22 @@ public:
   /// D = A·B + C of 16×16 by 16×8; `a` has 4 registers, `b` 2, `c` 4.
   Values multiply(mlir::ValueRange a, mlir::ValueRange b, mlir::ValueRange c);
 
+  /// Of a warpgroup, on sm_90a: D = A·B + C of 64×16 by 16×N. `a` has 4
+  /// registers, `c` N / 2. `descriptor` says where B lies, N rows of 64 inputs
+  /// swizzled in 128 bytes (PTX ISA, "Matrix descriptor format").
+  Values multiplyAsync(mlir::ValueRange a, mlir::Value descriptor,
+                       mlir::ValueRange c);
+  /// The descriptor of rows at `shared`, and of those `bytes` behind.
+  mlir::Value describeRows(mlir::Value shared);
+  mlir::Value moveDescriptor(mlir::Value descriptor, int64_t bytes);
+  /// Registers that were written before may be read by multiplyAsync.
+  void fenceRegisters();
+  /// Shared memory that was written before may be read by multiplyAsync.
+  void fenceSharedForAsync();
+  void commitProducts();
+  /// Waits until at most `pending` groups of products are under way.
+  void waitForProducts(unsigned pending);
+
   //===--- Control ------------------------------------------------------------
 
   using LoopBody =

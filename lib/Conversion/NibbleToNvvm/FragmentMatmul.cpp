@@ -67,6 +67,8 @@ std::string FragmentMatmul::getName() const {
   add("_m", tile.rows());
   add("_k", tile.warpsAlongK);
   add("_s", tile.stages);
+  if (tile.asWarpgroups)
+    name += "_wg";
   return name;
 }
 
@@ -117,6 +119,8 @@ private:
                      MutableArrayRef<Value> groupSums);
   void addScaled(MutableArrayRef<Value> sums, ArrayRef<Value> groupSums,
                  ArrayRef<GroupParameters> parameters);
+  void multiplyChunkAsync(ValueRange packed, ValueRange loaded, int64_t slot,
+                          MutableArrayRef<Value> sums);
   Values multiplyShare();
 
   // The result.
@@ -134,9 +138,21 @@ private:
   }
   int64_t scalesPerChunk() const { return halvesPerScale() == 1 ? 2 : 1; }
   int64_t chunksPerScale() const { return halvesPerScale() == 4 ? 2 : 1; }
+  /// Chunks whose codes are loaded ahead; there are few registers where there
+  /// are many sums.
+  int64_t codesAhead() const {
+    return tile.asWarpgroups || tile.rowTiles >= 8 ? 2 : tile.stages;
+  }
+  /// Slots of the ring that are not filled ahead: the one in use, and the one
+  /// before where products may still be reading it.
+  int64_t rowSlack() const { return tile.asWarpgroups ? 2 : 1; }
+  /// From one tile of outputs of a warp to the next: a product of a warpgroup
+  /// has four tiles, one of each warp.
+  int64_t tileStride() const { return tile.asWarpgroups ? 4 : 1; }
   /// Whether the sums of a group have accumulators of their own.
   bool hasGroupSums() const {
-    return kernel.weight.group != 0 && tile.outputTiles * tile.rowTiles <= 8;
+    return kernel.weight.group != 0 && !tile.asWarpgroups &&
+           tile.outputTiles * tile.rowTiles <= 8;
   }
   bool scalesWeights() const {
     return kernel.weight.group != 0 && !hasGroupSums();
@@ -158,7 +174,7 @@ private:
   Value M, N, K, xStride, yStride, chunksPerWarp, shared;
 
   Value thread, lane, outputInTile, quadLane, warpAlongN, warpAlongK;
-  Value split, firstRow, firstColumn, groups, chunks, begin, end;
+  Value split, firstRow, firstColumn, firstTileInBlock, groups, chunks, begin, end;
   SmallVector<Value> codesOfTile, parametersOfTile;
   /// Of each piece that this thread copies of a chunk.
   struct Copy {
@@ -167,6 +183,8 @@ private:
   SmallVector<Copy> copies;
   /// Where this lane's row of the first and the second four matrices is.
   Value matrices[2];
+  /// Where the rows are, for warpgroups.
+  Value rowDescriptor;
 };
 
 } // namespace
@@ -184,6 +202,12 @@ void Generator::findPlace() {
   warpAlongN = device.remainder(warp, tile.warpsAlongN);
   warpAlongK = device.divide(warp, tile.warpsAlongN);
   firstColumn = device.mul(device.blockIndex(0), tile.outputs());
+  firstTileInBlock =
+      tile.asWarpgroups
+          ? device.add(device.mul(device.divide(warpAlongN, 4),
+                                  4 * tile.outputTiles),
+                       device.remainder(warpAlongN, 4))
+          : device.mul(warpAlongN, tile.outputTiles);
   firstRow = device.mul(device.blockIndex(1), tile.rows());
   split = device.blockIndex(2);
 }
@@ -201,12 +225,9 @@ void Generator::findShare() {
                : device.divideUp(device.mul(chunks, kChunk),
                                  kernel.weight.group);
   Value lastTile = device.add(device.divideUp(N, kTile), -1);
-  Value first = device.mul(
-      device.add(device.mul(device.blockIndex(0), tile.warpsAlongN),
-                 warpAlongN),
-      tile.outputTiles);
+  Value first = device.add(device.divide(firstColumn, kTile), firstTileInBlock);
   for (int64_t output = 0; output < tile.outputTiles; ++output) {
-    Value index = device.min(device.add(first, output), lastTile);
+    Value index = device.min(device.add(first, output * tileStride()), lastTile);
     Value firstWord = device.mul(device.mul(index, chunks), 32);
     codesOfTile.push_back(device.at(codes, device.vector(4, device.i32()),
                                     device.add(firstWord, lane)));
@@ -250,6 +271,10 @@ void Generator::prepareCopies() {
 }
 
 void Generator::prepareFragments() {
+  if (tile.asWarpgroups) {
+    rowDescriptor = device.describeRows(shared);
+    return;
+  }
   Value row = device.remainder(lane, 8), matrix = device.divide(lane, 8);
   Value ring =
       device.mul(warpAlongK, tile.stages * tile.rows() * kRowBytes);
@@ -327,6 +352,8 @@ GroupParameters Generator::unpackParameters(Value loaded) {
 
 /// The warps that share a ring of chunks.
 void Generator::synchronize() {
+  if (tile.asWarpgroups)
+    device.fenceSharedForAsync();
   if (tile.warpsAlongN == 1)
     device.syncWarp();
   else if (tile.warpsAlongK == 1)
@@ -428,37 +455,74 @@ void Generator::multiplyChunk(ValueRange packed, ValueRange loaded,
   }
 }
 
+/// Adds the products of a chunk to `sums`, which may be under way until
+/// waitForProducts.
+void Generator::multiplyChunkAsync(ValueRange packed, ValueRange loaded,
+                                   int64_t slot, MutableArrayRef<Value> sums) {
+  constexpr int64_t steps = 4;
+  int64_t sumsPerTile = tile.rowTiles * kAccumulators;
+  for (int64_t step = 0; step < steps; ++step) {
+    SmallVector<Values> weights;
+    for (int64_t output = 0; output < tile.outputTiles; ++output) {
+      int64_t part = step * scalesPerChunk() / steps;
+      GroupParameters parameters =
+          unpackParameters(loaded[output * scalesPerChunk() + part]);
+      weights.push_back(
+          unpackWeights(device.lane(packed[output], step), parameters));
+    }
+    Value rows = device.moveDescriptor(
+        rowDescriptor, slot * tile.rows() * kRowBytes + step * 32);
+    device.fenceRegisters();
+    for (int64_t output = 0; output < tile.outputTiles; ++output) {
+      auto target = sums.slice(sumIndex(output, 0), sumsPerTile);
+      llvm::copy(device.multiplyAsync(weights[output], rows, target),
+                 target.begin());
+    }
+    device.commitProducts();
+    // Weights of the next step are unpacked while this one is under way.
+    bool isLast = step + 1 == steps && slot + 1 == tile.stages;
+    device.waitForProducts(isLast ? 0 : 1);
+  }
+}
+
 /// The sums over this warp's chunks.
 Values Generator::multiplyShare() {
-  // A round of the loop carries the codes of its stages and tiles, their
-  // parameters, and the sums.
+  // A round of the loop carries the codes of the chunks ahead, of each tile,
+  // their parameters, and the sums.
   bool loadsParameters = kernel.weight.group != 0;
   int64_t stages = tile.stages, outputs = tile.outputTiles;
+  int64_t ahead = codesAhead(), rowsAhead = stages - rowSlack();
   int64_t period = chunksPerScale(), parts = scalesPerChunk();
-  int64_t firstParameter = stages * outputs;
-  int64_t firstSum =
-      firstParameter + (loadsParameters ? stages / period * outputs * parts : 0);
-  auto parameterIndex = [&](int64_t stage) {
-    return firstParameter + stage / period * outputs * parts;
+  int64_t firstParameter = ahead * outputs;
+  int64_t firstSum = firstParameter +
+                     (loadsParameters ? ahead / period * outputs * parts : 0);
+  auto codesAt = [&](MutableArrayRef<Value> state, int64_t stage) {
+    return state.slice(stage % ahead * outputs, outputs);
   };
-  auto loadStage = [&](int64_t stage, Value chunk, MutableArrayRef<Value> to) {
-    for (int64_t output = 0; output < outputs; ++output)
-      to[stage * outputs + output] = loadCodes(output, chunk);
-    if (!loadsParameters || stage % period != 0)
+  auto parametersAt = [&](MutableArrayRef<Value> state, int64_t stage) {
+    return state.slice(firstParameter +
+                           stage % ahead / period * outputs * parts,
+                       outputs * parts);
+  };
+  auto load = [&](MutableArrayRef<Value> state, int64_t stage, Value chunk) {
+    for (auto [output, codes] : llvm::enumerate(codesAt(state, stage)))
+      codes = loadCodes(output, chunk);
+    // Parameters are needed until the last chunk of their period.
+    if (!loadsParameters || stage % period != period - 1)
       return;
-    for (int64_t i = 0; i < outputs * parts; ++i)
-      to[parameterIndex(stage) + i] =
-          loadParameters(i / parts, chunk, i % parts);
+    Value first = device.add(chunk, 1 - period);
+    for (auto [i, value] : llvm::enumerate(parametersAt(state, stage)))
+      value = loadParameters(i / parts, first, i % parts);
   };
 
   Values state(firstSum);
-  for (int64_t stage = 0; stage < stages; ++stage)
-    loadStage(stage, device.add(begin, stage), state);
+  for (int64_t stage = 0; stage < ahead; ++stage)
+    load(state, stage, device.add(begin, stage));
   if (kernel.overlaps) {
     device.letNextKernelStart();
     device.waitForKernelBefore();
   }
-  for (int64_t stage = 0; stage + 1 < stages; ++stage)
+  for (int64_t stage = 0; stage < rowsAhead; ++stage)
     copyRows(device.add(begin, stage), stage);
   Value zero = device.number(device.f32(), 0);
   state.append(numSums(), zero);
@@ -472,16 +536,18 @@ Values Generator::multiplyShare() {
         MutableArrayRef<Value>(next).drop_front(firstSum);
     Values groupSums(numSums());
     for (int64_t stage = 0; stage < stages; ++stage) {
-      device.waitForCopies(stages - 2);
-      synchronize();
       Value chunk = device.add(first, stage);
-      copyRows(device.add(chunk, stages - 1), (stage + stages - 1) % stages);
-      loadStage(stage, device.add(chunk, stages), next);
-      multiplyChunk(values.slice(stage * outputs, outputs),
-                    loadsParameters
-                        ? values.slice(parameterIndex(stage), outputs * parts)
-                        : ValueRange(perChannel),
-                    stage, sums, groupSums);
+      device.waitForCopies(rowsAhead - 1);
+      synchronize();
+      copyRows(device.add(chunk, rowsAhead), (stage + rowsAhead) % stages);
+      Values codes(codesAt(next, stage));
+      Values parameters(loadsParameters ? Values(parametersAt(next, stage))
+                                        : perChannel);
+      load(next, stage, device.add(chunk, ahead));
+      if (tile.asWarpgroups)
+        multiplyChunkAsync(codes, parameters, stage, sums);
+      else
+        multiplyChunk(codes, parameters, stage, sums, groupSums);
     }
     return next;
   };
@@ -513,8 +579,8 @@ int64_t Generator::rowTilesPerPass() const {
 /// Shared memory has f32 sums [warps along K, rows, pitch].
 void Generator::storeSums(ArrayRef<Value> sums, int64_t firstRowTile,
                           int64_t rowTiles) {
-  Value firstOutput = device.add(
-      device.mul(warpAlongN, kTile * tile.outputTiles), outputInTile);
+  Value firstOutput =
+      device.add(device.mul(firstTileInBlock, kTile), outputInTile);
   Value firstRowOfWarp = device.add(
       device.mul(warpAlongK, rowTiles * kRows), device.mul(quadLane, 2));
   Value place = device.at(
@@ -523,8 +589,8 @@ void Generator::storeSums(ArrayRef<Value> sums, int64_t firstRowTile,
   for (int64_t output = 0; output < tile.outputTiles; ++output)
     for (int64_t row = 0; row < rowTiles; ++row)
       for (int64_t i = 0; i < kAccumulators; ++i) {
-        int64_t offset = (row * kRows + i % 2) * pitch() + output * kTile +
-                         i / 2 * 8;
+        int64_t offset = (row * kRows + i % 2) * pitch() +
+                         output * tileStride() * kTile + i / 2 * 8;
         device.store(sums[sumIndex(output, firstRowTile + row) + i],
                      device.at(place, device.f32(), device.integer(offset)),
                      4);

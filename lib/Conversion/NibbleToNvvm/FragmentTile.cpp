@@ -52,6 +52,12 @@ Error nibble::verifyFragmentTile(const FragmentTile &tile) {
     return makeError("at most 15 warps along K where several lie along N");
   if (tile.stages < 2 || tile.stages % 2 != 0)
     return makeError("stages are an even number");
+  if (!tile.asWarpgroups)
+    return Error::success();
+  if (tile.warpsAlongN % 4 != 0 || tile.warpsAlongK != 1)
+    return makeError("warpgroups are four warps along N, and one along K");
+  if (tile.stages < 4 || tile.rows() > 256)
+    return makeError("warpgroups take 4 stages or more and at most 256 rows");
   return Error::success();
 }
 

@@ -42,8 +42,8 @@ static Error makeError(const Twine &message) {
 //===----------------------------------------------------------------------===//
 
 static constexpr NvidiaRow rows[] = {
-#define NIBBLE_NVIDIA(name, chip, features, shared, overlap)                   \
-  {name, chip, features, shared, overlap},
+#define NIBBLE_NVIDIA(name, chip, features, shared, overlap, warpgroups)       \
+  {name, chip, features, shared, overlap, warpgroups},
 #include "NvidiaRows.inl"
 };
 

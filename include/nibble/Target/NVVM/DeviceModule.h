@@ -28,6 +28,8 @@ struct NvidiaRow {
   int64_t sharedBytes;
   /// Whether a kernel may start while the one before ends.
   bool canOverlap;
+  /// Whether there is wgmma.
+  bool hasWarpgroups;
 };
 
 llvm::ArrayRef<NvidiaRow> getNvidiaRows();
