@@ -363,6 +363,28 @@ static void addBench(CLI::App &app, int &exitCode) {
   verb->callback([command, &exitCode] { exitCode = bench(*command); });
 }
 
+static void addKernels(CLI::App &app, int &exitCode) {
+  auto command = std::make_shared<KernelsCommand>();
+  CLI::App *verb = app.add_subcommand(
+      "kernels", "Write the matrix products of a GPU as PTX");
+  verb->add_option("-o,--output", command->output, "The folder to write")
+      ->required();
+  verb->add_option("--target", command->target,
+                   "The GPU: nvidia-sm80, ..., nvidia-sm90a")
+      ->capture_default_str();
+  verb->add_option("--scheme", command->scheme,
+                   "How the weight is stored: w4g<32, 64 or a multiple of 128> "
+                   "or w4c, with s behind it if symmetric")
+      ->capture_default_str();
+  verb->add_flag("--bias", command->bias, "Add a bias");
+  verb->add_option("--tile", command->tiles,
+                   "What a block computes, as in a kernel's name, may be "
+                   "repeated (default: all tiles that Nibble uses)");
+  verb->footer("Examples:\n"
+               "  $ nibble kernels -o kernels --target nvidia-sm80");
+  verb->callback([command, &exitCode] { exitCode = kernels(*command); });
+}
+
 static int runCommand(int argc, char **argv) {
   CLI::App app("Nibble, a quantization compiler for ONNX models", "nibble");
   app.require_subcommand(1);
@@ -381,6 +403,7 @@ static int runCommand(int argc, char **argv) {
   addRun(app, exitCode);
   addVerify(app, exitCode);
   addBench(app, exitCode);
+  addKernels(app, exitCode);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError &error) {

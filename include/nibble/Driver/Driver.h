@@ -193,6 +193,23 @@ struct BenchCommand {
 /// Measures a model beside what the machine can do, and beside ONNX Runtime.
 int bench(const BenchCommand &command);
 
+struct KernelsCommand {
+  /// The folder to write.
+  std::string output;
+  /// A row of NvidiaRows.inl.
+  std::string target = "nvidia-sm80";
+  /// How the weight is stored; its scales are f16.
+  std::string scheme = "w4g128s";
+  /// Add a bias.
+  bool bias = false;
+  /// "n32x1_m8_k8_s4" (see FragmentTile); empty: the ones that Nibble takes.
+  std::vector<std::string> tiles;
+};
+
+/// Writes the matrix products of a weight format as PTX, one file a kernel, and
+/// kernels.json, which says how to launch them.
+int kernels(const KernelsCommand &command);
+
 } // namespace nibble
 
 #endif // NIBBLE_DRIVER_DRIVER_H

@@ -1,0 +1,98 @@
+//===- TensorCoreKernels.h - Matrix products for NVIDIA GPUs ----*- C++ -*-===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+//
+// Y [M, N] = X [M, K] · W [K, N] + bias [N], where W has 4-bit codes packed as
+// FragmentPacking.h says, everything else is f16 and sums are f32. A kernel is
+// made for a format of the weight and a tile; sizes are arguments.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef NIBBLE_CONVERSION_TENSORCOREKERNELS_H
+#define NIBBLE_CONVERSION_TENSORCOREKERNELS_H
+
+#include "nibble/Numerics/Scheme.h"
+
+#include "mlir/IR/BuiltinOps.h"
+#include "llvm/Support/Error.h"
+
+#include <string>
+#include <vector>
+
+namespace nibble {
+
+/// How the codes of a weight become real numbers: (code - zero) · scale.
+struct FragmentWeight {
+  /// Inputs of a group: 32, 64, a multiple of 128, or 0 for all of K.
+  int64_t group = 128;
+  /// False: the zero point of every group is 8.
+  bool hasZeros = false;
+};
+
+/// The format of weights in `scheme`, or an error that says what has no kernel.
+llvm::Expected<FragmentWeight> getFragmentWeight(const Scheme &scheme);
+
+/// What a block of threads computes. A warp computes 16 · outputTiles outputs of
+/// 8 · rowTiles rows of X; the warps of a block lie side by side along N and
+/// split K between them.
+struct FragmentTile {
+  int64_t outputTiles = 1;
+  int64_t rowTiles = 1;
+  int64_t warpsAlongN = 1;
+  int64_t warpsAlongK = 8;
+  /// Chunks of 64 inputs that are loaded ahead, an even number.
+  int64_t stages = 4;
+  /// Whether four neighbouring warps multiply together, by wgmma (sm_90a only).
+  bool asWarpgroups = false;
+
+  int64_t threads() const { return 32 * warpsAlongN * warpsAlongK; }
+  int64_t outputs() const { return 16 * outputTiles * warpsAlongN; }
+  int64_t rows() const { return 8 * rowTiles; }
+  int64_t sharedBytes() const;
+};
+
+/// An error where no kernel has the tile.
+llvm::Error verifyFragmentTile(const FragmentTile &tile);
+
+/// The tiles that Nibble launches, for few rows of X and for many.
+std::vector<FragmentTile> getFragmentTiles();
+
+/// A product on tensor cores, by mma.sync on sm_80 and newer or by wgmma on
+/// sm_90a. The arguments:
+///
+///   x, codes, scales, bias, y   pointers
+///   partials                    f32 [splits, M, N rounded up to 16]
+///   counters                    i32 [grid.y · grid.x], 0 before and after
+///   M, N, K                     i32
+///   x stride, y stride          i32
+///   chunks                      i32, see chunksPerWarp
+///
+/// Strides are elements from row to row and multiples of 8; x and y are 16-byte
+/// aligned. What lies between N and the stride of y may be overwritten. The
+/// grid is [ceil(N / outputs), ceil(M / rows), splits]: blocks of different z
+/// sum different parts of K, and the last one of them to arrive adds the parts
+/// up in order. With one split, partials and counters are not read.
+struct FragmentMatmul {
+  FragmentWeight weight;
+  FragmentTile tile;
+  bool hasBias = false;
+  /// Load weights while the kernel before still runs (sm_90 and newer, and only
+  /// if launched with programmatic stream serialization).
+  bool overlaps = false;
+
+  /// Chunks of 64 inputs that a warp multiplies, an argument of the launch: the
+  /// share of each of the splits · warpsAlongK warps.
+  int64_t chunksPerWarp(int64_t K, int64_t splits) const;
+
+  /// "w4g128z_n16m8_k8s4": what kernels are told apart by.
+  std::string getName() const;
+};
+
+/// Adds the kernel to `module` in {llvm, nvvm, arith, scf}.
+void buildFragmentMatmul(mlir::ModuleOp module, const FragmentMatmul &kernel);
+
+} // namespace nibble
+
+#endif // NIBBLE_CONVERSION_TENSORCOREKERNELS_H

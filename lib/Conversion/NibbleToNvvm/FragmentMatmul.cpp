@@ -1,0 +1,730 @@
+//===- FragmentMatmul.cpp - 4-bit weights on tensor cores -----------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+//
+// Weights go from memory straight to the registers of the lane that feeds them
+// to a tensor core. Rows of X go through shared memory, a ring of chunks that
+// the warps with the same part of K share. Both are loaded `stages` chunks
+// ahead. At the end the warps' sums meet in shared memory, in order.
+//
+// Few accumulators: codes are multiplied as the integers that they are, exact
+// in f16, and each group's sum in f32 by its scale. Many: there is no room for
+// two sets, so weights are scaled, and rounded to f16, before the product.
+//
+// The packing and the lop3 trick are those of Marlin (Frantar et al., 2024,
+// "MARLIN: Mixed-Precision Auto-Regressive Parallel Inference on Large Language
+// Models"), there for the weight as B.
+//
+//===----------------------------------------------------------------------===//
+
+#include "DeviceBuilder.h"
+
+#include "nibble/Conversion/TensorCoreKernels.h"
+#include "nibble/Numerics/FragmentPacking.h"
+
+using namespace mlir;
+using namespace nibble;
+
+static constexpr int64_t kChunk = FragmentFormat::kChunk;
+static constexpr int64_t kTile = FragmentFormat::kTile;
+/// Rows of X that an mma takes.
+static constexpr int64_t kRows = 8;
+/// Bytes of a row's chunk in shared memory, and pieces of 16 bytes in it.
+static constexpr int64_t kRowBytes = 2 * kChunk, kPieces = kRowBytes / 16;
+/// Accumulators of an mma in a lane.
+static constexpr int64_t kAccumulators = 4;
+/// Floats between the rows of sums in shared memory, beyond the outputs: the
+/// stores of a warp, 8 outputs of 4 pairs of rows, hit different banks.
+static constexpr int64_t kPitchPadding = 4;
+
+/// The ring of chunks, or the sums of one tile of rows if they take more.
+int64_t FragmentTile::sharedBytes() const {
+  int64_t ring = stages * rows() * kRowBytes;
+  int64_t sums = kRows * (outputs() + kPitchPadding) * 4;
+  return warpsAlongK * std::max(ring, sums);
+}
+
+int64_t FragmentMatmul::chunksPerWarp(int64_t K, int64_t splits) const {
+  // Groups of 128 inputs stay together.
+  int64_t unit = weight.group == 0 || weight.group > kChunk ? 2 : 1;
+  return unit * llvm::divideCeil(K, unit * kChunk * splits * tile.warpsAlongK);
+}
+
+std::string FragmentMatmul::getName() const {
+  std::string name = "w4";
+  name += weight.group == 0 ? "c" : "g" + std::to_string(weight.group);
+  if (weight.hasZeros)
+    name += "z";
+  if (hasBias)
+    name += "_bias";
+  auto add = [&](const char *word, int64_t value) {
+    name += word + std::to_string(value);
+  };
+  add("_n", kTile * tile.outputTiles);
+  add("x", tile.warpsAlongN);
+  add("_m", tile.rows());
+  add("_k", tile.warpsAlongK);
+  add("_s", tile.stages);
+  if (tile.asWarpgroups)
+    name += "_wg";
+  return name;
+}
+
+namespace {
+
+/// The fragments of a tile of outputs for 64 inputs, as stored: four words.
+using PackedTile = Value;
+
+/// What turns the codes of a lane's two outputs into numbers.
+struct GroupParameters {
+  Value scales;    // 2 × f16
+  Value biases[2]; // 2 × f16 each
+};
+
+class Generator {
+public:
+  Generator(DeviceBuilder &device, const FragmentMatmul &kernel,
+            ValueRange arguments, Value shared)
+      : device(device), kernel(kernel), tile(kernel.tile), x(arguments[0]),
+        codes(arguments[1]), scales(arguments[2]), bias(arguments[3]),
+        y(arguments[4]), partials(arguments[5]), counters(arguments[6]),
+        M(arguments[7]), N(arguments[8]), K(arguments[9]),
+        xStride(arguments[10]), yStride(arguments[11]), chunksPerWarp(arguments[12]),
+        shared(shared) {}
+
+  void build();
+
+private:
+  // Places.
+  void findPlace();
+  void findShare();
+  void prepareCopies();
+  void prepareFragments();
+
+  // Loads.
+  void copyRows(Value chunk, int64_t slot);
+  PackedTile loadCodes(int64_t output, Value chunk);
+  Value loadParameters(int64_t output, Value chunk, int64_t part);
+  GroupParameters unpackParameters(Value loaded);
+
+  // The product.
+  void synchronize();
+  Values unpackWeights(Value word, const GroupParameters &parameters);
+  void multiplyHalf(ValueRange packed, ArrayRef<GroupParameters> parameters,
+                    int64_t slot, int64_t half, MutableArrayRef<Value> sums);
+  void multiplyChunk(ValueRange packed, ValueRange loaded, int64_t slot,
+                     MutableArrayRef<Value> sums,
+                     MutableArrayRef<Value> groupSums);
+  void addScaled(MutableArrayRef<Value> sums, ArrayRef<Value> groupSums,
+                 ArrayRef<GroupParameters> parameters);
+  void multiplyChunkAsync(ValueRange packed, ValueRange loaded, int64_t slot,
+                          MutableArrayRef<Value> sums);
+  Values multiplyShare();
+
+  // The result.
+  void storeSums(ArrayRef<Value> sums, int64_t firstRowTile, int64_t rowTiles);
+  void reduce(int64_t firstRowTile, int64_t rowTiles);
+  void forEachResult(int64_t rowTiles,
+                     llvm::function_ref<void(Value row, Value output)> body);
+  void storeResult(Value sum, Value row, Value column);
+  Value partialAt(Value split, Value row, Value column);
+  void reduceSplits();
+
+  /// Half chunks, of 32 inputs, after which sums are scaled: 1, 2 or 4.
+  int64_t halvesPerScale() const {
+    return std::min<int64_t>(kernel.weight.group, 2 * kChunk) / 32;
+  }
+  int64_t scalesPerChunk() const { return halvesPerScale() == 1 ? 2 : 1; }
+  int64_t chunksPerScale() const { return halvesPerScale() == 4 ? 2 : 1; }
+  /// Chunks whose codes are loaded ahead; there are few registers where there
+  /// are many sums.
+  int64_t codesAhead() const {
+    return tile.asWarpgroups || tile.rowTiles >= 8 ? 2 : tile.stages;
+  }
+  /// Slots of the ring that are not filled ahead: the one in use, and the one
+  /// before where products may still be reading it.
+  int64_t rowSlack() const { return tile.asWarpgroups ? 2 : 1; }
+  /// From one tile of outputs of a warp to the next: a product of a warpgroup
+  /// has four tiles, one of each warp.
+  int64_t tileStride() const { return tile.asWarpgroups ? 4 : 1; }
+  /// Whether the sums of a group have accumulators of their own.
+  bool hasGroupSums() const {
+    return kernel.weight.group != 0 && !tile.asWarpgroups &&
+           tile.outputTiles * tile.rowTiles <= 8;
+  }
+  bool scalesWeights() const {
+    return kernel.weight.group != 0 && !hasGroupSums();
+  }
+  int64_t numSums() const {
+    return tile.outputTiles * tile.rowTiles * kAccumulators;
+  }
+  int64_t sumIndex(int64_t output, int64_t row) const {
+    return (output * tile.rowTiles + row) * kAccumulators;
+  }
+  int64_t pitch() const { return tile.outputs() + kPitchPadding; }
+  /// Tiles of rows whose sums fit in shared memory at a time.
+  int64_t rowTilesPerPass() const;
+
+  DeviceBuilder &device;
+  const FragmentMatmul &kernel;
+  const FragmentTile &tile;
+  Value x, codes, scales, bias, y, partials, counters;
+  Value M, N, K, xStride, yStride, chunksPerWarp, shared;
+
+  Value thread, lane, outputInTile, quadLane, warpAlongN, warpAlongK;
+  Value split, firstRow, firstColumn, firstTileInBlock, groups, chunks, begin, end;
+  SmallVector<Value> codesOfTile, parametersOfTile;
+  /// Of each piece that this thread copies of a chunk.
+  struct Copy {
+    Value source, bytes, target, isMine;
+  };
+  SmallVector<Copy> copies;
+  /// Where this lane's row of the first and the second four matrices is.
+  Value matrices[2];
+  /// Where the rows are, for warpgroups.
+  Value rowDescriptor;
+};
+
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// Places
+//===----------------------------------------------------------------------===//
+
+void Generator::findPlace() {
+  thread = device.threadIndex();
+  lane = device.remainder(thread, 32);
+  outputInTile = device.divide(lane, 4);
+  quadLane = device.remainder(lane, 4);
+  Value warp = device.divide(thread, 32);
+  warpAlongN = device.remainder(warp, tile.warpsAlongN);
+  warpAlongK = device.divide(warp, tile.warpsAlongN);
+  firstColumn = device.mul(device.blockIndex(0), tile.outputs());
+  firstTileInBlock =
+      tile.asWarpgroups
+          ? device.add(device.mul(device.divide(warpAlongN, 4),
+                                  4 * tile.outputTiles),
+                       device.remainder(warpAlongN, 4))
+          : device.mul(warpAlongN, tile.outputTiles);
+  firstRow = device.mul(device.blockIndex(1), tile.rows());
+  split = device.blockIndex(2);
+}
+
+/// The chunks that this warp multiplies, and where its outputs' weights are.
+void Generator::findShare() {
+  int64_t unit = kernel.weight.group == 0 ? 2 : chunksPerScale();
+  chunks = device.mul(device.divideUp(K, unit * kChunk), unit);
+  Value share = device.add(device.mul(split, tile.warpsAlongK), warpAlongK);
+  begin = device.min(device.mul(share, chunksPerWarp), chunks);
+  end = device.min(device.add(begin, chunksPerWarp), chunks);
+
+  groups = kernel.weight.group == 0
+               ? device.integer(1)
+               : device.divideUp(device.mul(chunks, kChunk),
+                                 kernel.weight.group);
+  Value lastTile = device.add(device.divideUp(N, kTile), -1);
+  Value first = device.add(device.divide(firstColumn, kTile), firstTileInBlock);
+  for (int64_t output = 0; output < tile.outputTiles; ++output) {
+    Value index = device.min(device.add(first, output * tileStride()), lastTile);
+    Value firstWord = device.mul(device.mul(index, chunks), 32);
+    codesOfTile.push_back(device.at(codes, device.vector(4, device.i32()),
+                                    device.add(firstWord, lane)));
+    int64_t numbers = kernel.weight.hasZeros ? 4 : 2;
+    Value firstPair = device.mul(device.mul(index, groups), 8);
+    parametersOfTile.push_back(
+        device.at(scales, device.vector(numbers, device.f16()),
+                  device.add(firstPair, outputInTile)));
+  }
+}
+
+/// Piece p of row r lies at p xor r, so that the eight rows of a matrix are in
+/// different banks.
+void Generator::prepareCopies() {
+  int64_t threads = 32 * tile.warpsAlongN;
+  int64_t pieces = tile.rows() * kPieces;
+  Value groupThread =
+      device.add(device.mul(warpAlongN, 32), lane);
+  Value inputs = device.min(K, device.mul(end, kChunk));
+  Value ring = device.mul(warpAlongK, tile.stages * pieces * 16);
+  for (int64_t first = 0; first < pieces; first += threads) {
+    Copy copy;
+    Value index = device.add(groupThread, first);
+    if (first + threads > pieces)
+      copy.isMine = device.less(index, device.integer(pieces));
+    Value row = device.divide(index, kPieces);
+    Value piece = device.remainder(index, kPieces);
+    Value swizzled = device.bitXor(piece, device.remainder(row, kPieces));
+    Value place = device.add(device.mul(row, kRowBytes),
+                             device.mul(swizzled, 16));
+    copy.target = device.at(shared, device.i8(), device.add(ring, place));
+    Value rowOfX = device.add(firstRow, row);
+    Value firstInput = device.mul(piece, 8);
+    copy.source =
+        device.atRow(x, device.f16(), rowOfX, xStride, firstInput);
+    copy.bytes = device.select(device.less(rowOfX, M),
+                               device.mul(device.sub(inputs, firstInput), 2),
+                               device.integer(0));
+    copies.push_back(copy);
+  }
+}
+
+void Generator::prepareFragments() {
+  if (tile.asWarpgroups) {
+    rowDescriptor = device.describeRows(shared);
+    return;
+  }
+  Value row = device.remainder(lane, 8), matrix = device.divide(lane, 8);
+  Value ring =
+      device.mul(warpAlongK, tile.stages * tile.rows() * kRowBytes);
+  Value firstByte = device.add(ring, device.mul(row, kRowBytes));
+  Value piece = device.bitXor(matrix, row);
+  for (int64_t half = 0; half < 2; ++half) {
+    Value place = device.bitXor(piece, device.integer(4 * half));
+    matrices[half] = device.at(shared, device.i8(),
+                               device.add(firstByte, device.mul(place, 16)));
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// Loads
+//===----------------------------------------------------------------------===//
+
+/// Rows and inputs that are not there, or not of this warp's part, become 0.
+void Generator::copyRows(Value chunk, int64_t slot) {
+  Value slotOffset = device.integer(slot * tile.rows() * kRowBytes);
+  for (Copy &copy : copies) {
+    auto start = [&] {
+      Value left = device.sub(copy.bytes, device.mul(chunk, kRowBytes));
+      Value bytes = device.min(device.max(left, device.integer(0)),
+                               device.integer(16));
+      device.copyAsync(device.at(copy.target, device.i8(), slotOffset),
+                       device.at(copy.source, device.f16(),
+                                 device.mul(chunk, kChunk)),
+                       bytes);
+    };
+    if (copy.isMine)
+      device.ifThen(copy.isMine, start);
+    else
+      start();
+  }
+  device.commitCopies();
+}
+
+/// Beyond the end of this warp's part, where rows are 0, nothing is read.
+PackedTile Generator::loadCodes(int64_t output, Value chunk) {
+  auto type = device.vector(4, device.i32());
+  Value address =
+      device.at(codesOfTile[output], type, device.mul(chunk, 32));
+  return device.loadConstantIf(device.less(chunk, end), type, address, 16);
+}
+
+Value Generator::loadParameters(int64_t output, Value chunk, int64_t part) {
+  int64_t numbers = kernel.weight.hasZeros ? 4 : 2;
+  auto type = device.vector(numbers, device.f16());
+  Value group = device.integer(0);
+  if (kernel.weight.group != 0)
+    group = device.divide(device.add(device.mul(chunk, kChunk), part * 32),
+                          kernel.weight.group);
+  Value address =
+      device.at(parametersOfTile[output], type, device.mul(group, 8));
+  return device.loadConstantIf(device.less(chunk, end), type, address,
+                               2 * numbers);
+}
+
+GroupParameters Generator::unpackParameters(Value loaded) {
+  GroupParameters parameters;
+  parameters.scales =
+      device.fromLanes({device.lane(loaded, 0), device.lane(loaded, 1)});
+  for (int64_t i = 0; i < 2; ++i)
+    parameters.biases[i] =
+        kernel.weight.hasZeros
+            ? device.splat(device.lane(loaded, 2 + i), 2)
+            : device.number(device.vector(2, device.f16()),
+                            i == 0 ? -1032.0 : -72.0);
+  return parameters;
+}
+
+//===----------------------------------------------------------------------===//
+// The product
+//===----------------------------------------------------------------------===//
+
+/// The warps that share a ring of chunks.
+void Generator::synchronize() {
+  if (tile.asWarpgroups)
+    device.fenceSharedForAsync();
+  if (tile.warpsAlongN == 1)
+    device.syncWarp();
+  else if (tile.warpsAlongK == 1)
+    device.barrier();
+  else
+    device.barrier(device.add(warpAlongK, 1), 32 * tile.warpsAlongN);
+}
+
+/// The registers of A: outputs g, g + 8, g and g + 8.
+Values Generator::unpackWeights(Value word, const GroupParameters &parameters) {
+  auto halves = device.vector(2, device.f16());
+  constexpr int64_t low = 0x000f000f, high = 0x00f000f0, magic = 0x64006400;
+  Value sixteenth = device.number(halves, 1.0 / 16);
+  Values registers;
+  for (int64_t pair = 0; pair < 2; ++pair) {
+    Value bits = pair == 0 ? word : device.shiftRight(word, 8);
+    auto toNumber = [&](int64_t mask) {
+      return device.bitcast(device.bitOr(device.bitAnd(bits, mask), magic),
+                            halves);
+    };
+    registers.push_back(device.fadd(toNumber(low), parameters.biases[0]));
+    registers.push_back(
+        device.fma(toNumber(high), sixteenth, parameters.biases[1]));
+  }
+  if (scalesWeights())
+    for (auto [i, value] : llvm::enumerate(registers))
+      value = device.fmul(
+          value, device.splat(device.lane(parameters.scales, i % 2), 2));
+  return registers;
+}
+
+/// Adds the products of 32 inputs to `sums`.
+void Generator::multiplyHalf(ValueRange packed,
+                             ArrayRef<GroupParameters> parameters, int64_t slot,
+                             int64_t half, MutableArrayRef<Value> sums) {
+  constexpr int64_t steps = 2, registers = 4;
+  SmallVector<Values> weights;
+  for (int64_t output = 0; output < tile.outputTiles; ++output) {
+    weights.emplace_back();
+    for (int64_t step = 0; step < steps; ++step)
+      llvm::append_range(
+          weights.back(),
+          unpackWeights(device.lane(packed[output], steps * half + step),
+                        parameters[output]));
+  }
+  for (int64_t row = 0; row < tile.rowTiles; ++row) {
+    int64_t offset = (slot * tile.rows() + row * kRows) * kRowBytes;
+    Values rows = device.loadMatrices(
+        device.at(matrices[half], device.i8(), device.integer(offset)));
+    for (int64_t step = 0; step < steps; ++step)
+      for (int64_t output = 0; output < tile.outputTiles; ++output) {
+        auto target = sums.slice(sumIndex(output, row), kAccumulators);
+        Values product = device.multiply(
+            ValueRange(weights[output]).slice(registers * step, registers),
+            ValueRange(rows).slice(2 * step, 2), ValueRange(target));
+        llvm::copy(product, target.begin());
+      }
+  }
+}
+
+/// sums += groupSums · scale.
+void Generator::addScaled(MutableArrayRef<Value> sums,
+                          ArrayRef<Value> groupSums,
+                          ArrayRef<GroupParameters> parameters) {
+  for (int64_t output = 0; output < tile.outputTiles; ++output) {
+    Value scales[2];
+    for (int64_t i = 0; i < 2; ++i)
+      scales[i] = device.extend(device.lane(parameters[output].scales, i),
+                                device.f32());
+    for (int64_t row = 0; row < tile.rowTiles; ++row)
+      for (int64_t i = 0; i < kAccumulators; ++i) {
+        int64_t index = sumIndex(output, row) + i;
+        sums[index] = device.fma(groupSums[index], scales[i / 2], sums[index]);
+      }
+  }
+}
+
+/// Adds the products of a chunk to `sums`, by way of `groupSums` if the sums of
+/// a group have accumulators of their own. `loaded` has the parameters of each
+/// tile, or of each tile and half.
+void Generator::multiplyChunk(ValueRange packed, ValueRange loaded,
+                              int64_t slot, MutableArrayRef<Value> sums,
+                              MutableArrayRef<Value> groupSums) {
+  for (int64_t half = 0; half < 2; ++half) {
+    SmallVector<GroupParameters> parameters;
+    for (int64_t output = 0; output < tile.outputTiles; ++output)
+      parameters.push_back(unpackParameters(
+          loaded[output * scalesPerChunk() + half % scalesPerChunk()]));
+    if (!hasGroupSums()) {
+      multiplyHalf(packed, parameters, slot, half, sums);
+      continue;
+    }
+    int64_t position = 2 * slot + half;
+    if (position % halvesPerScale() == 0)
+      llvm::fill(groupSums, device.number(device.f32(), 0));
+    multiplyHalf(packed, parameters, slot, half, groupSums);
+    if ((position + 1) % halvesPerScale() == 0)
+      addScaled(sums, groupSums, parameters);
+  }
+}
+
+/// Adds the products of a chunk to `sums`, which may be under way until
+/// waitForProducts.
+void Generator::multiplyChunkAsync(ValueRange packed, ValueRange loaded,
+                                   int64_t slot, MutableArrayRef<Value> sums) {
+  constexpr int64_t steps = 4;
+  int64_t sumsPerTile = tile.rowTiles * kAccumulators;
+  for (int64_t step = 0; step < steps; ++step) {
+    SmallVector<Values> weights;
+    for (int64_t output = 0; output < tile.outputTiles; ++output) {
+      int64_t part = step * scalesPerChunk() / steps;
+      GroupParameters parameters =
+          unpackParameters(loaded[output * scalesPerChunk() + part]);
+      weights.push_back(
+          unpackWeights(device.lane(packed[output], step), parameters));
+    }
+    Value rows = device.moveDescriptor(
+        rowDescriptor, slot * tile.rows() * kRowBytes + step * 32);
+    device.fenceRegisters();
+    for (int64_t output = 0; output < tile.outputTiles; ++output) {
+      auto target = sums.slice(sumIndex(output, 0), sumsPerTile);
+      llvm::copy(device.multiplyAsync(weights[output], rows, target),
+                 target.begin());
+    }
+    device.commitProducts();
+    // Weights of the next step are unpacked while this one is under way.
+    bool isLast = step + 1 == steps && slot + 1 == tile.stages;
+    device.waitForProducts(isLast ? 0 : 1);
+  }
+}
+
+/// The sums over this warp's chunks.
+Values Generator::multiplyShare() {
+  // A round of the loop carries the codes of the chunks ahead, of each tile,
+  // their parameters, and the sums.
+  bool loadsParameters = kernel.weight.group != 0;
+  int64_t stages = tile.stages, outputs = tile.outputTiles;
+  int64_t ahead = codesAhead(), rowsAhead = stages - rowSlack();
+  int64_t period = chunksPerScale(), parts = scalesPerChunk();
+  int64_t firstParameter = ahead * outputs;
+  int64_t firstSum = firstParameter +
+                     (loadsParameters ? ahead / period * outputs * parts : 0);
+  auto codesAt = [&](MutableArrayRef<Value> state, int64_t stage) {
+    return state.slice(stage % ahead * outputs, outputs);
+  };
+  auto parametersAt = [&](MutableArrayRef<Value> state, int64_t stage) {
+    return state.slice(firstParameter +
+                           stage % ahead / period * outputs * parts,
+                       outputs * parts);
+  };
+  auto load = [&](MutableArrayRef<Value> state, int64_t stage, Value chunk) {
+    for (auto [output, codes] : llvm::enumerate(codesAt(state, stage)))
+      codes = loadCodes(output, chunk);
+    // Parameters are needed until the last chunk of their period.
+    if (!loadsParameters || stage % period != period - 1)
+      return;
+    Value first = device.add(chunk, 1 - period);
+    for (auto [i, value] : llvm::enumerate(parametersAt(state, stage)))
+      value = loadParameters(i / parts, first, i % parts);
+  };
+
+  Values state(firstSum);
+  for (int64_t stage = 0; stage < ahead; ++stage)
+    load(state, stage, device.add(begin, stage));
+  if (kernel.overlaps) {
+    device.letNextKernelStart();
+    device.waitForKernelBefore();
+  }
+  for (int64_t stage = 0; stage < rowsAhead; ++stage)
+    copyRows(device.add(begin, stage), stage);
+  Value zero = device.number(device.f32(), 0);
+  state.append(numSums(), zero);
+  Values perChannel;
+  for (int64_t output = 0; !loadsParameters && output < outputs; ++output)
+    perChannel.push_back(loadParameters(output, begin, 0));
+
+  auto body = [&](Value first, ValueRange values) {
+    Values next(values);
+    MutableArrayRef<Value> sums =
+        MutableArrayRef<Value>(next).drop_front(firstSum);
+    Values groupSums(numSums());
+    for (int64_t stage = 0; stage < stages; ++stage) {
+      Value chunk = device.add(first, stage);
+      device.waitForCopies(rowsAhead - 1);
+      synchronize();
+      copyRows(device.add(chunk, rowsAhead), (stage + rowsAhead) % stages);
+      Values codes(codesAt(next, stage));
+      Values parameters(loadsParameters ? Values(parametersAt(next, stage))
+                                        : perChannel);
+      load(next, stage, device.add(chunk, ahead));
+      if (tile.asWarpgroups)
+        multiplyChunkAsync(codes, parameters, stage, sums);
+      else
+        multiplyChunk(codes, parameters, stage, sums, groupSums);
+    }
+    return next;
+  };
+  Values last = device.loop(begin, end, device.integer(stages), state, body);
+  Values sums(ArrayRef<Value>(last).drop_front(firstSum));
+  if (loadsParameters)
+    return sums;
+  SmallVector<GroupParameters> parameters;
+  for (Value loaded : perChannel)
+    parameters.push_back(unpackParameters(loaded));
+  Values scaled(numSums(), zero);
+  addScaled(scaled, sums, parameters);
+  return scaled;
+}
+
+//===----------------------------------------------------------------------===//
+// The result
+//===----------------------------------------------------------------------===//
+
+int64_t Generator::rowTilesPerPass() const {
+  int64_t bytesPerTile = tile.warpsAlongK * kRows * pitch() * 4;
+  int64_t count = std::max<int64_t>(tile.sharedBytes() / bytesPerTile, 1);
+  count = std::min(count, tile.rowTiles);
+  while (tile.rowTiles % count != 0)
+    --count;
+  return count;
+}
+
+/// Shared memory has f32 sums [warps along K, rows, pitch].
+void Generator::storeSums(ArrayRef<Value> sums, int64_t firstRowTile,
+                          int64_t rowTiles) {
+  Value firstOutput =
+      device.add(device.mul(firstTileInBlock, kTile), outputInTile);
+  Value firstRowOfWarp = device.add(
+      device.mul(warpAlongK, rowTiles * kRows), device.mul(quadLane, 2));
+  Value place = device.at(
+      shared, device.f32(),
+      device.add(device.mul(firstRowOfWarp, pitch()), firstOutput));
+  for (int64_t output = 0; output < tile.outputTiles; ++output)
+    for (int64_t row = 0; row < rowTiles; ++row)
+      for (int64_t i = 0; i < kAccumulators; ++i) {
+        int64_t offset = (row * kRows + i % 2) * pitch() +
+                         output * tileStride() * kTile + i / 2 * 8;
+        device.store(sums[sumIndex(output, firstRowTile + row) + i],
+                     device.at(place, device.f32(), device.integer(offset)),
+                     4);
+      }
+}
+
+/// Calls `body` for each four neighbouring outputs of a row that are this
+/// thread's, in a block of rowTiles · 8 rows.
+void Generator::forEachResult(
+    int64_t rowTiles, llvm::function_ref<void(Value row, Value output)> body) {
+  int64_t perRow = tile.outputs() / 4, total = rowTiles * kRows * perRow;
+  for (int64_t first = 0; first < total; first += tile.threads()) {
+    Value index = device.add(thread, first);
+    auto visit = [&] {
+      body(device.divide(index, perRow),
+           device.mul(device.remainder(index, perRow), 4));
+    };
+    if (first + tile.threads() > total)
+      device.ifThen(device.less(index, device.integer(total)), visit);
+    else
+      visit();
+  }
+}
+
+void Generator::storeResult(Value sum, Value row, Value column) {
+  Value result = sum;
+  auto halves = device.vector(4, device.f16());
+  if (kernel.hasBias)
+    result = device.fadd(
+        result,
+        device.extend(device.loadConstant(
+                          halves, device.at(bias, device.f16(), column), 8),
+                      sum.getType()));
+  device.store(device.truncate(result, halves),
+               device.atRow(y, device.f16(), row, yStride, column), 8);
+}
+
+Value Generator::partialAt(Value split, Value row, Value column) {
+  Value stride = device.mul(device.divideUp(N, kTile), kTile);
+  return device.atRow(partials, device.f32(),
+                      device.add(device.mul(split, M), row), stride, column);
+}
+
+/// Adds up what the warps along K have stored, in order.
+void Generator::reduce(int64_t firstRowTile, int64_t rowTiles) {
+  auto quad = device.vector(4, device.f32());
+  Value isWhole = device.equal(device.gridSize(2), device.integer(1));
+  Value passRow = device.add(firstRow, firstRowTile * kRows);
+  forEachResult(rowTiles, [&](Value rowInPass, Value output) {
+    Value place = device.at(
+        shared, device.f32(),
+        device.add(device.mul(rowInPass, pitch()), output));
+    Value sum;
+    for (int64_t warp = 0; warp < tile.warpsAlongK; ++warp) {
+      int64_t offset = warp * rowTiles * kRows * pitch();
+      Value part = device.load(
+          quad, device.at(place, device.f32(), device.integer(offset)), 16);
+      sum = sum ? device.fadd(sum, part) : part;
+    }
+    Value row = device.add(passRow, rowInPass);
+    Value column = device.add(firstColumn, output);
+    device.ifThen(device.both(device.less(row, M), device.less(column, N)), [&] {
+      device.ifThen(
+          isWhole, [&] { storeResult(sum, row, column); },
+          [&] { device.store(sum, partialAt(split, row, column), 16); });
+    });
+  });
+}
+
+/// The last block of a tile to arrive adds up the parts of all, in order.
+void Generator::reduceSplits() {
+  device.fence();
+  device.barrier();
+  Value isFirst = device.equal(thread, device.integer(0));
+  Value counter = device.at(
+      counters, device.i32(),
+      device.add(device.mul(device.blockIndex(1), device.gridSize(0)),
+                 device.blockIndex(0)));
+  device.ifThen(isFirst, [&] {
+    Value before = device.atomicAdd(counter, device.integer(1));
+    device.store(before, shared, 4);
+  });
+  device.barrier();
+  Value arrived = device.load(device.i32(), shared, 4);
+  Value splits = device.gridSize(2);
+  device.ifThen(device.equal(device.add(arrived, 1), splits), [&] {
+    device.fence();
+    forEachResult(tile.rowTiles, [&](Value rowInBlock, Value output) {
+      Value row = device.add(firstRow, rowInBlock);
+      Value column = device.add(firstColumn, output);
+      auto isThere = device.both(device.less(row, M), device.less(column, N));
+      device.ifThen(isThere, [&] {
+        auto quad = device.vector(4, device.f32());
+        Values sum = device.loop(
+            device.integer(0), splits, device.integer(1),
+            {device.number(quad, 0)}, [&](Value part, ValueRange values) {
+              Value loaded = device.loadUncached(
+                  quad, partialAt(part, row, column), 16);
+              return Values{device.fadd(values[0], loaded)};
+            });
+        storeResult(sum[0], row, column);
+      });
+    });
+    device.ifThen(isFirst,
+                  [&] { device.store(device.integer(0), counter, 4); });
+  });
+}
+
+void Generator::build() {
+  findPlace();
+  findShare();
+  prepareCopies();
+  prepareFragments();
+  Values sums = multiplyShare();
+  device.waitForCopies(0);
+  int64_t rowTiles = rowTilesPerPass();
+  for (int64_t first = 0; first < tile.rowTiles; first += rowTiles) {
+    device.barrier();
+    storeSums(sums, first, rowTiles);
+    device.barrier();
+    reduce(first, rowTiles);
+  }
+  device.ifThen(device.less(device.integer(1), device.gridSize(2)),
+                [&] { reduceSplits(); });
+}
+
+void nibble::buildFragmentMatmul(ModuleOp module, const FragmentMatmul &kernel) {
+  OpBuilder builder(module.getContext());
+  auto pointer = LLVM::LLVMPointerType::get(module.getContext(),
+                                            DeviceBuilder::kGlobal);
+  SmallVector<Type> arguments(7, pointer);
+  arguments.append(6, builder.getI32Type());
+  createKernel(module, kernel.getName(), arguments, kernel.tile.threads(),
+               [&](DeviceBuilder &device, ValueRange values, Value shared) {
+                 Generator(device, kernel, values, shared).build();
+               });
+}

@@ -1,0 +1,84 @@
+//===- FragmentTile.cpp - What a block of threads computes ----------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "nibble/Conversion/TensorCoreKernels.h"
+#include "nibble/Numerics/FragmentPacking.h"
+
+using namespace nibble;
+using llvm::Error;
+using llvm::Expected;
+
+static Error makeError(const llvm::Twine &message) {
+  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
+}
+
+Expected<FragmentWeight> nibble::getFragmentWeight(const Scheme &scheme) {
+  if (!scheme.storage.isInteger() || scheme.storage.bits != 4)
+    return makeError("there are kernels for 4-bit integer codes only");
+  FragmentWeight weight;
+  weight.hasZeros = !scheme.symmetric;
+  switch (scheme.granularity) {
+  case Granularity::Tensor:
+    return makeError("there are kernels for scales of groups (g) and of "
+                     "channels (c) only");
+  case Granularity::Channel:
+    weight.group = 0;
+    return weight;
+  case Granularity::Group:
+    break;
+  }
+  weight.group = static_cast<int64_t>(scheme.groupSize);
+  if (weight.group != 32 && weight.group != 64 && weight.group % 128 != 0)
+    return makeError("there are kernels for groups of 32, 64 and multiples of "
+                     "128 inputs, not of " +
+                     llvm::Twine(weight.group));
+  return weight;
+}
+
+Error nibble::verifyFragmentTile(const FragmentTile &tile) {
+  if (tile.outputTiles < 1 || tile.rowTiles < 1 || tile.warpsAlongN < 1 ||
+      tile.warpsAlongK < 1)
+    return makeError("every number is at least 1");
+  constexpr int64_t maxThreads = 1024;
+  if (tile.threads() > maxThreads)
+    return makeError(llvm::Twine(tile.threads()) +
+                     " threads; a block has at most 1024");
+  // Barrier 0 is the block's own.
+  constexpr int64_t maxBarriers = 15;
+  if (tile.warpsAlongN > 1 && tile.warpsAlongK > maxBarriers)
+    return makeError("at most 15 warps along K where several lie along N");
+  if (tile.stages < 2 || tile.stages % 2 != 0)
+    return makeError("stages are an even number");
+  if (!tile.asWarpgroups)
+    return Error::success();
+  if (tile.warpsAlongN % 4 != 0 || tile.warpsAlongK != 1)
+    return makeError("warpgroups are four warps along N, and one along K");
+  if (tile.stages < 4 || tile.rows() > 256)
+    return makeError("warpgroups take 4 stages or more and at most 256 rows");
+  return Error::success();
+}
+
+static constexpr int64_t kAnyRows = INT64_MAX;
+
+namespace {
+struct TileRow {
+  int64_t rows;
+  FragmentTile tile;
+};
+} // namespace
+
+static constexpr TileRow tileRows[] = {
+#define NIBBLE_TILE(rows, outputTiles, rowTiles, alongN, alongK, stages)       \
+  {rows, {outputTiles, rowTiles, alongN, alongK, stages}},
+#include "FragmentTiles.inl"
+};
+
+std::vector<FragmentTile> nibble::getFragmentTiles() {
+  std::vector<FragmentTile> tiles;
+  for (const TileRow &row : tileRows)
+    tiles.push_back(row.tile);
+  return tiles;
+}

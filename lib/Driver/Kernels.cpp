@@ -1,0 +1,165 @@
+//===- Kernels.cpp - nibble kernels ---------------------------------------===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#include "nibble/Conversion/TensorCoreKernels.h"
+#include "nibble/Driver/Driver.h"
+#include "nibble/Numerics/Scheme.h"
+#include "nibble/Support/OutputFile.h"
+#include "nibble/Target/NVVM/DeviceModule.h"
+
+#include "mlir/IR/MLIRContext.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/JSON.h"
+#include "llvm/Support/Path.h"
+
+using namespace mlir;
+using namespace nibble;
+using llvm::Error;
+using llvm::Expected;
+
+static Error makeError(const Twine &message) {
+  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
+}
+
+/// The format of `scheme` for tensor cores.
+static Expected<FragmentWeight> getWeight(const std::string &name) {
+  Result<Scheme> scheme = parseScheme(name);
+  if (!scheme)
+    return makeError(scheme.error());
+  return getFragmentWeight(*scheme);
+}
+
+/// "n32x1_m8_k8_s4", as the kernels' names have it.
+static Expected<FragmentTile> parseTile(llvm::StringRef text) {
+  FragmentTile tile;
+  llvm::StringRef rest = text;
+  auto take = [&](llvm::StringRef word, int64_t &value) {
+    return rest.consume_front(word) && !rest.consumeInteger(10, value);
+  };
+  int64_t outputs = 0, rows = 0;
+  if (!take("n", outputs) || !take("x", tile.warpsAlongN) ||
+      !take("_m", rows) || !take("_k", tile.warpsAlongK) ||
+      !take("_s", tile.stages))
+    return makeError("'" + text +
+                     "' is no tile: one is written like n32x1_m8_k8_s4");
+  tile.asWarpgroups = rest.consume_front("_wg");
+  if (!rest.empty())
+    return makeError("'" + rest + "' has no meaning behind a tile");
+  tile.outputTiles = outputs / 16;
+  tile.rowTiles = rows / 8;
+  if (outputs % 16 != 0 || rows % 8 != 0)
+    return makeError("tile '" + text +
+                     "': outputs are a multiple of 16, rows of 8");
+  if (Error error = verifyFragmentTile(tile))
+    return makeError("tile '" + text + "': " + llvm::toString(std::move(error)));
+  return tile;
+}
+
+static Error writeFile(llvm::StringRef folder, llvm::StringRef name,
+                       llvm::StringRef text) {
+  llvm::SmallString<128> path(folder);
+  llvm::sys::path::append(path, name);
+  auto file = OutputFile::create(path);
+  if (!file)
+    return file.takeError();
+  (*file)->getStream() << text;
+  return (*file)->commit();
+}
+
+/// Writes the kernel's PTX; returns its entry in the list of kernels.
+static Expected<llvm::json::Object> writeKernel(MLIRContext &context,
+                                                const FragmentMatmul &kernel,
+                                                const NvidiaRow &row,
+                                                llvm::StringRef folder) {
+  std::string name = kernel.getName();
+  const FragmentTile &tile = kernel.tile;
+  if (tile.asWarpgroups && !row.hasWarpgroups)
+    return makeError(llvm::formatv("{0} needs nvidia-sm90a, not {1}", name,
+                                   row.name));
+  if (tile.sharedBytes() > row.sharedBytes)
+    return makeError(llvm::formatv("{0} takes {1} bytes of shared memory; a "
+                                   "block on {2} has {3}",
+                                   name, tile.sharedBytes(), row.name,
+                                   row.sharedBytes));
+  OwningOpRef<ModuleOp> module = ModuleOp::create(UnknownLoc::get(&context));
+  buildFragmentMatmul(*module, kernel);
+  llvm::LLVMContext llvmContext;
+  auto device = makeDeviceModule(*module, row, llvmContext);
+  if (!device)
+    return device.takeError();
+  auto ptx = emitPtx(std::move(*device), row);
+  if (!ptx)
+    return ptx.takeError();
+  if (Error error = writeFile(folder, name + ".ptx", *ptx))
+    return error;
+  return llvm::json::Object{{"name", name},
+                            {"file", name + ".ptx"},
+                            {"group", kernel.weight.group},
+                            {"has_zeros", kernel.weight.hasZeros},
+                            {"has_bias", kernel.hasBias},
+                            {"overlaps", kernel.overlaps},
+                            {"outputs", tile.outputs()},
+                            {"rows", tile.rows()},
+                            {"warps_along_k", tile.warpsAlongK},
+                            {"threads", tile.threads()},
+                            {"shared_bytes", tile.sharedBytes()}};
+}
+
+static Error writeKernels(const KernelsCommand &command) {
+  const NvidiaRow *row = findNvidiaRow(command.target);
+  if (!row)
+    return makeError("unknown target '" + command.target + "'; there are " +
+                     listNvidiaRows());
+  auto weight = getWeight(command.scheme);
+  if (!weight)
+    return weight.takeError();
+  std::vector<FragmentTile> tiles;
+  for (const std::string &text : command.tiles) {
+    auto tile = parseTile(text);
+    if (!tile)
+      return tile.takeError();
+    tiles.push_back(*tile);
+  }
+  if (tiles.empty())
+    tiles = getFragmentTiles();
+  if (std::error_code error = llvm::sys::fs::create_directories(command.output))
+    return makeError("cannot make the folder '" + command.output +
+                     "': " + error.message());
+
+  DialectRegistry registry;
+  registerDeviceDialects(registry);
+  MLIRContext context(registry, MLIRContext::Threading::DISABLED);
+  context.loadAllAvailableDialects();
+  llvm::json::Array entries;
+  for (const FragmentTile &tile : tiles) {
+    FragmentMatmul kernel;
+    kernel.weight = *weight;
+    kernel.tile = tile;
+    kernel.hasBias = command.bias;
+    kernel.overlaps = row->canOverlap;
+    auto entry = writeKernel(context, kernel, *row, command.output);
+    if (!entry)
+      return entry.takeError();
+    entries.push_back(std::move(*entry));
+  }
+  llvm::json::Object list{{"target", row->name},
+                          {"chip", row->chip},
+                          {"scheme", command.scheme},
+                          {"kernels", std::move(entries)}};
+  return writeFile(
+      command.output, "kernels.json",
+      llvm::formatv("{0:2}\n", llvm::json::Value(std::move(list))).str());
+}
+
+int nibble::kernels(const KernelsCommand &command) {
+  if (Error error = writeKernels(command)) {
+    llvm::errs() << "error: " << llvm::toString(std::move(error)) << "\n";
+    return ExitFailure;
+  }
+  return ExitSuccess;
+}
