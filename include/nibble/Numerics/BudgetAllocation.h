@@ -24,10 +24,10 @@ struct AllocationChoice {
 /// One choice for each item, so that the sum of losses is the least within a
 /// number of bytes: the multiple-choice knapsack problem, solved by dynamic
 /// programming over all budgets at once. What an item takes beyond its smallest
-/// choice is counted in steps of 1/65536 of the whole range, rounded up (exactly
-/// where the greatest common divisor is no less): budgets are kept, and the
-/// loss is at most that of the true optimum for a budget smaller by one step an
-/// item.
+/// choice is counted in steps of 1/65536 of the whole range, rounded up
+/// (exactly where the greatest common divisor is no less): budgets are kept,
+/// and the loss is at most that of the true optimum for a budget smaller by one
+/// step an item.
 class BudgetAllocation {
 public:
   /// `choices[i]`: at least one and at most 255 for item i.
