@@ -67,7 +67,8 @@ TEST(BudgetAllocation, TakesTheFewestBytesForALoss) {
   std::mt19937 random(2);
   Items items = makeItems(random, 6, 1);
   BudgetAllocation allocation(items);
-  for (double loss = 0; loss < 5; loss += 0.1) {
+  for (int tenths = 0; tenths < 50; ++tenths) {
+    double loss = tenths * 0.1;
     uint64_t fewest = std::numeric_limits<uint64_t>::max();
     forEachCombination(items, [&](AllocationChoice sum) {
       if (sum.loss <= loss)
