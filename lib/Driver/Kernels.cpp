@@ -56,7 +56,8 @@ static Expected<FragmentTile> parseTile(llvm::StringRef text) {
     return makeError("tile '" + text +
                      "': outputs are a multiple of 16, rows of 8");
   if (Error error = verifyFragmentTile(tile))
-    return makeError("tile '" + text + "': " + llvm::toString(std::move(error)));
+    return makeError("tile '" + text +
+                     "': " + llvm::toString(std::move(error)));
   return tile;
 }
 
@@ -79,8 +80,8 @@ static Expected<llvm::json::Object> writeKernel(MLIRContext &context,
   std::string name = kernel.getName();
   const FragmentTile &tile = kernel.tile;
   if (tile.asWarpgroups && !row.hasWarpgroups)
-    return makeError(llvm::formatv("{0} needs nvidia-sm90a, not {1}", name,
-                                   row.name));
+    return makeError(
+        llvm::formatv("{0} needs nvidia-sm90a, not {1}", name, row.name));
   if (tile.sharedBytes() > row.sharedBytes)
     return makeError(llvm::formatv("{0} takes {1} bytes of shared memory; a "
                                    "block on {2} has {3}",

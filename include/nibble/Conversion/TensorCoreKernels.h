@@ -34,8 +34,8 @@ struct FragmentWeight {
 /// The format of weights in `scheme`, or an error that says what has no kernel.
 llvm::Expected<FragmentWeight> getFragmentWeight(const Scheme &scheme);
 
-/// What a block of threads computes. A warp computes 16 · outputTiles outputs of
-/// 8 · rowTiles rows of X; the warps of a block lie side by side along N and
+/// What a block of threads computes. A warp computes 16 · outputTiles outputs
+/// of 8 · rowTiles rows of X; the warps of a block lie side by side along N and
 /// split K between them.
 struct FragmentTile {
   int64_t outputTiles = 1;

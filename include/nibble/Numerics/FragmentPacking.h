@@ -56,9 +56,13 @@ struct FragmentFormat {
   bool hasZeros = false;
 
   /// K with padding: a kernel multiplies by scales every 32, 64 or 128 inputs.
-  size_t paddedK() const { return roundUp(K, group == 0 || group > 64 ? 128 : 64); }
+  size_t paddedK() const {
+    return roundUp(K, group == 0 || group > 64 ? 128 : 64);
+  }
   size_t paddedN() const { return roundUp(N, kTile); }
-  size_t groups() const { return group == 0 ? 1 : (paddedK() + group - 1) / group; }
+  size_t groups() const {
+    return group == 0 ? 1 : (paddedK() + group - 1) / group;
+  }
   size_t codeBytes() const { return paddedK() * paddedN() / 2; }
   size_t scaleBytes() const {
     return groups() * paddedN() * (hasZeros ? 4 : 2);
@@ -71,8 +75,8 @@ struct FragmentFormat {
 
 /// Packs codes [K, N] (one a byte, 0 to 15, `codes[k * rowStride + n *
 /// colStride]`), scales [groups of K, N] and zero points 0 to 15 of that shape
-/// (null without) into codeBytes() and scaleBytes() bytes. Scales are rounded to
-/// f16. Padding has code and scale 0.
+/// (null without) into codeBytes() and scaleBytes() bytes. Scales are rounded
+/// to f16. Padding has code and scale 0.
 void packFragments(const FragmentFormat &format, const uint8_t *codes,
                    ptrdiff_t rowStride, ptrdiff_t colStride,
                    const float *scales, const uint8_t *zeros,

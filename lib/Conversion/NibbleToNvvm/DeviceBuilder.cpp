@@ -335,8 +335,7 @@ Values DeviceBuilder::multiplyAsync(ValueRange a, Value descriptor,
       builder, loc, type, operands, code, constraints,
       /*has_side_effects=*/true, /*is_align_stack=*/false,
       LLVM::tailcallkind::TailCallKind::None,
-      LLVM::AsmDialectAttr::get(builder.getContext(),
-                                LLVM::AsmDialect::AD_ATT),
+      LLVM::AsmDialectAttr::get(builder.getContext(), LLVM::AsmDialect::AD_ATT),
       ArrayAttr());
   return unpackStruct(*this, product.getResult(0), sums);
 }
@@ -448,8 +447,8 @@ LLVM::LLVMFuncOp nibble::createKernel(
   MLIRContext *context = module.getContext();
   OpBuilder builder = OpBuilder::atBlockEnd(module.getBody());
   Location loc = module.getLoc();
-  auto type = LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(context),
-                                          arguments);
+  auto type =
+      LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(context), arguments);
   auto kernel = LLVM::LLVMFuncOp::create(builder, loc, name, type);
   kernel->setAttr(NVVM::NVVMDialect::getKernelFuncAttrName(),
                   builder.getUnitAttr());

@@ -4,9 +4,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Kernels compute addresses in 32 bits, in elements of what a pointer points to,
-// and work on the registers of the tensor cores: values of i32 that hold two
-// numbers of f16, and f32 accumulators.
+// Kernels compute addresses in 32 bits, in elements of what a pointer points
+// to, and work on the registers of the tensor cores: values of i32 that hold
+// two numbers of f16, and f32 accumulators.
 //
 //===----------------------------------------------------------------------===//
 

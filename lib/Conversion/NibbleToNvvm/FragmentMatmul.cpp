@@ -91,8 +91,8 @@ public:
         codes(arguments[1]), scales(arguments[2]), bias(arguments[3]),
         y(arguments[4]), partials(arguments[5]), counters(arguments[6]),
         M(arguments[7]), N(arguments[8]), K(arguments[9]),
-        xStride(arguments[10]), yStride(arguments[11]), chunksPerWarp(arguments[12]),
-        shared(shared) {}
+        xStride(arguments[10]), yStride(arguments[11]),
+        chunksPerWarp(arguments[12]), shared(shared) {}
 
   void build();
 
@@ -138,8 +138,8 @@ private:
   }
   int64_t scalesPerChunk() const { return halvesPerScale() == 1 ? 2 : 1; }
   int64_t chunksPerScale() const { return halvesPerScale() == 4 ? 2 : 1; }
-  /// Chunks whose codes are loaded ahead: fewer where sums, or the parameters of
-  /// small groups, take the registers.
+  /// Chunks whose codes are loaded ahead: fewer where sums, or the parameters
+  /// of small groups, take the registers.
   int64_t codesAhead() const {
     int64_t sumTiles = tile.outputTiles * tile.rowTiles;
     bool hasManySums = tile.asWarpgroups || tile.rowTiles >= 8 ||
@@ -181,7 +181,8 @@ private:
   Value M, N, K, xStride, yStride, chunksPerWarp, shared;
 
   Value thread, lane, outputInTile, quadLane, warpAlongN, warpAlongK;
-  Value split, firstRow, firstColumn, firstTileInBlock, groups, chunks, begin, end;
+  Value split, firstRow, firstColumn, firstTileInBlock, groups, chunks, begin,
+      end;
   SmallVector<Value> codesOfTile, parametersOfTile;
   /// Of each piece that this thread copies of a chunk.
   struct Copy {
@@ -209,12 +210,11 @@ void Generator::findPlace() {
   warpAlongN = device.remainder(warp, tile.warpsAlongN);
   warpAlongK = device.divide(warp, tile.warpsAlongN);
   firstColumn = device.mul(device.blockIndex(0), tile.outputs());
-  firstTileInBlock =
-      tile.asWarpgroups
-          ? device.add(device.mul(device.divide(warpAlongN, 4),
-                                  4 * tile.outputTiles),
-                       device.remainder(warpAlongN, 4))
-          : device.mul(warpAlongN, tile.outputTiles);
+  firstTileInBlock = tile.asWarpgroups
+                         ? device.add(device.mul(device.divide(warpAlongN, 4),
+                                                 4 * tile.outputTiles),
+                                      device.remainder(warpAlongN, 4))
+                         : device.mul(warpAlongN, tile.outputTiles);
   firstRow = device.mul(device.blockIndex(1), tile.rows());
   split = device.blockIndex(2);
 }
@@ -227,22 +227,23 @@ void Generator::findShare() {
   begin = device.min(device.mul(share, chunksPerWarp), chunks);
   end = device.min(device.add(begin, chunksPerWarp), chunks);
 
-  groups = kernel.weight.group == 0
-               ? device.integer(1)
-               : device.divideUp(device.mul(chunks, kChunk),
-                                 kernel.weight.group);
+  groups =
+      kernel.weight.group == 0
+          ? device.integer(1)
+          : device.divideUp(device.mul(chunks, kChunk), kernel.weight.group);
   Value lastTile = device.add(device.divideUp(N, kTile), -1);
   Value first = device.add(device.divide(firstColumn, kTile), firstTileInBlock);
   for (int64_t output = 0; output < tile.outputTiles; ++output) {
-    Value index = device.min(device.add(first, output * tileStride()), lastTile);
+    Value index =
+        device.min(device.add(first, output * tileStride()), lastTile);
     Value firstWord = device.mul(device.mul(index, chunks), 32);
     codesOfTile.push_back(device.at(codes, device.vector(4, device.i32()),
                                     device.add(firstWord, lane)));
     int64_t numbers = kernel.weight.hasZeros ? 4 : 2;
     Value firstPair = device.mul(device.mul(index, groups), 8);
-    parametersOfTile.push_back(
-        device.at(scales, device.vector(numbers, device.f16()),
-                  device.add(firstPair, outputInTile)));
+    parametersOfTile.push_back(device.at(scales,
+                                         device.vector(numbers, device.f16()),
+                                         device.add(firstPair, outputInTile)));
   }
 }
 
@@ -251,8 +252,7 @@ void Generator::findShare() {
 void Generator::prepareCopies() {
   int64_t threads = 32 * tile.warpsAlongN;
   int64_t pieces = tile.rows() * kPieces;
-  Value groupThread =
-      device.add(device.mul(warpAlongN, 32), lane);
+  Value groupThread = device.add(device.mul(warpAlongN, 32), lane);
   Value inputs = device.min(K, device.mul(end, kChunk));
   Value ring = device.mul(warpAlongK, tile.stages * pieces * 16);
   for (int64_t first = 0; first < pieces; first += threads) {
@@ -263,13 +263,12 @@ void Generator::prepareCopies() {
     Value row = device.divide(index, kPieces);
     Value piece = device.remainder(index, kPieces);
     Value swizzled = device.bitXor(piece, device.remainder(row, kPieces));
-    Value place = device.add(device.mul(row, kRowBytes),
-                             device.mul(swizzled, 16));
+    Value place =
+        device.add(device.mul(row, kRowBytes), device.mul(swizzled, 16));
     copy.target = device.at(shared, device.i8(), device.add(ring, place));
     Value rowOfX = device.add(firstRow, row);
     Value firstInput = device.mul(piece, 8);
-    copy.source =
-        device.atRow(x, device.f16(), rowOfX, xStride, firstInput);
+    copy.source = device.atRow(x, device.f16(), rowOfX, xStride, firstInput);
     copy.bytes = device.select(device.less(rowOfX, M),
                                device.mul(device.sub(inputs, firstInput), 2),
                                device.integer(0));
@@ -283,8 +282,7 @@ void Generator::prepareFragments() {
     return;
   }
   Value row = device.remainder(lane, 8), matrix = device.divide(lane, 8);
-  Value ring =
-      device.mul(warpAlongK, tile.stages * tile.rows() * kRowBytes);
+  Value ring = device.mul(warpAlongK, tile.stages * tile.rows() * kRowBytes);
   Value firstByte = device.add(ring, device.mul(row, kRowBytes));
   Value piece = device.bitXor(matrix, row);
   for (int64_t half = 0; half < 2; ++half) {
@@ -304,12 +302,12 @@ void Generator::copyRows(Value chunk, int64_t slot) {
   for (Copy &copy : copies) {
     auto start = [&] {
       Value left = device.sub(copy.bytes, device.mul(chunk, kRowBytes));
-      Value bytes = device.min(device.max(left, device.integer(0)),
-                               device.integer(16));
-      device.copyAsync(device.at(copy.target, device.i8(), slotOffset),
-                       device.at(copy.source, device.f16(),
-                                 device.mul(chunk, kChunk)),
-                       bytes);
+      Value bytes =
+          device.min(device.max(left, device.integer(0)), device.integer(16));
+      device.copyAsync(
+          device.at(copy.target, device.i8(), slotOffset),
+          device.at(copy.source, device.f16(), device.mul(chunk, kChunk)),
+          bytes);
     };
     if (copy.isMine)
       device.ifThen(copy.isMine, start);
@@ -322,8 +320,7 @@ void Generator::copyRows(Value chunk, int64_t slot) {
 /// Beyond the end of this warp's part, where rows are 0, nothing is read.
 PackedTile Generator::loadCodes(int64_t output, Value chunk) {
   auto type = device.vector(4, device.i32());
-  Value address =
-      device.at(codesOfTile[output], type, device.mul(chunk, 32));
+  Value address = device.at(codesOfTile[output], type, device.mul(chunk, 32));
   return device.loadConstantIf(device.less(chunk, end), type, address, 16);
 }
 
@@ -345,11 +342,10 @@ GroupParameters Generator::unpackParameters(Value loaded) {
   parameters.scales =
       device.fromLanes({device.lane(loaded, 0), device.lane(loaded, 1)});
   for (int64_t i = 0; i < 2; ++i)
-    parameters.biases[i] =
-        kernel.weight.hasZeros
-            ? device.splat(device.lane(loaded, 2 + i), 2)
-            : device.number(device.vector(2, device.f16()),
-                            i == 0 ? -1032.0 : -72.0);
+    parameters.biases[i] = kernel.weight.hasZeros
+                               ? device.splat(device.lane(loaded, 2 + i), 2)
+                               : device.number(device.vector(2, device.f16()),
+                                               i == 0 ? -1032.0 : -72.0);
   return parameters;
 }
 
@@ -501,8 +497,8 @@ Values Generator::multiplyShare() {
   int64_t ahead = codesAhead(), rowsAhead = stages - rowSlack();
   int64_t period = chunksPerScale(), parts = scalesPerChunk();
   int64_t firstParameter = ahead * outputs;
-  int64_t firstSum = firstParameter +
-                     (loadsParameters ? ahead / period * outputs * parts : 0);
+  int64_t firstSum =
+      firstParameter + (loadsParameters ? ahead / period * outputs * parts : 0);
   auto codesAt = [&](MutableArrayRef<Value> state, int64_t stage) {
     return state.slice(stage % ahead * outputs, outputs);
   };
@@ -588,19 +584,18 @@ void Generator::storeSums(ArrayRef<Value> sums, int64_t firstRowTile,
                           int64_t rowTiles) {
   Value firstOutput =
       device.add(device.mul(firstTileInBlock, kTile), outputInTile);
-  Value firstRowOfWarp = device.add(
-      device.mul(warpAlongK, rowTiles * kRows), device.mul(quadLane, 2));
-  Value place = device.at(
-      shared, device.f32(),
-      device.add(device.mul(firstRowOfWarp, pitch()), firstOutput));
+  Value firstRowOfWarp = device.add(device.mul(warpAlongK, rowTiles * kRows),
+                                    device.mul(quadLane, 2));
+  Value place =
+      device.at(shared, device.f32(),
+                device.add(device.mul(firstRowOfWarp, pitch()), firstOutput));
   for (int64_t output = 0; output < tile.outputTiles; ++output)
     for (int64_t row = 0; row < rowTiles; ++row)
       for (int64_t i = 0; i < kAccumulators; ++i) {
         int64_t offset = (row * kRows + i % 2) * pitch() +
                          output * tileStride() * kTile + i / 2 * 8;
         device.store(sums[sumIndex(output, firstRowTile + row) + i],
-                     device.at(place, device.f32(), device.integer(offset)),
-                     4);
+                     device.at(place, device.f32(), device.integer(offset)), 4);
       }
 }
 
@@ -647,9 +642,8 @@ void Generator::reduce(int64_t firstRowTile, int64_t rowTiles) {
   Value isWhole = device.equal(device.gridSize(2), device.integer(1));
   Value passRow = device.add(firstRow, firstRowTile * kRows);
   forEachResult(rowTiles, [&](Value rowInPass, Value output) {
-    Value place = device.at(
-        shared, device.f32(),
-        device.add(device.mul(rowInPass, pitch()), output));
+    Value place = device.at(shared, device.f32(),
+                            device.add(device.mul(rowInPass, pitch()), output));
     Value sum;
     for (int64_t warp = 0; warp < tile.warpsAlongK; ++warp) {
       int64_t offset = warp * rowTiles * kRows * pitch();
@@ -659,11 +653,12 @@ void Generator::reduce(int64_t firstRowTile, int64_t rowTiles) {
     }
     Value row = device.add(passRow, rowInPass);
     Value column = device.add(firstColumn, output);
-    device.ifThen(device.both(device.less(row, M), device.less(column, N)), [&] {
-      device.ifThen(
-          isWhole, [&] { storeResult(sum, row, column); },
-          [&] { device.store(sum, partialAt(split, row, column), 16); });
-    });
+    device.ifThen(
+        device.both(device.less(row, M), device.less(column, N)), [&] {
+          device.ifThen(
+              isWhole, [&] { storeResult(sum, row, column); },
+              [&] { device.store(sum, partialAt(split, row, column), 16); });
+        });
   });
 }
 
@@ -672,10 +667,10 @@ void Generator::reduceSplits() {
   device.fence();
   device.barrier();
   Value isFirst = device.equal(thread, device.integer(0));
-  Value counter = device.at(
-      counters, device.i32(),
-      device.add(device.mul(device.blockIndex(1), device.gridSize(0)),
-                 device.blockIndex(0)));
+  Value counter =
+      device.at(counters, device.i32(),
+                device.add(device.mul(device.blockIndex(1), device.gridSize(0)),
+                           device.blockIndex(0)));
   device.ifThen(isFirst, [&] {
     Value before = device.atomicAdd(counter, device.integer(1));
     device.store(before, shared, 4);
@@ -694,8 +689,8 @@ void Generator::reduceSplits() {
         Values sum = device.loop(
             device.integer(0), splits, device.integer(1),
             {device.number(quad, 0)}, [&](Value part, ValueRange values) {
-              Value loaded = device.loadUncached(
-                  quad, partialAt(part, row, column), 16);
+              Value loaded =
+                  device.loadUncached(quad, partialAt(part, row, column), 16);
               return Values{device.fadd(values[0], loaded)};
             });
         storeResult(sum[0], row, column);
@@ -724,10 +719,11 @@ void Generator::build() {
                 [&] { reduceSplits(); });
 }
 
-void nibble::buildFragmentMatmul(ModuleOp module, const FragmentMatmul &kernel) {
+void nibble::buildFragmentMatmul(ModuleOp module,
+                                 const FragmentMatmul &kernel) {
   OpBuilder builder(module.getContext());
-  auto pointer = LLVM::LLVMPointerType::get(module.getContext(),
-                                            DeviceBuilder::kGlobal);
+  auto pointer =
+      LLVM::LLVMPointerType::get(module.getContext(), DeviceBuilder::kGlobal);
   SmallVector<Type> arguments(7, pointer);
   arguments.append(6, builder.getI32Type());
   createKernel(module, kernel.getName(), arguments, kernel.tile.threads(),

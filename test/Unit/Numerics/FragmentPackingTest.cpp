@@ -79,20 +79,19 @@ TEST(FragmentPacking, UnpacksToTheFragmentOfThePtxManual) {
       for (size_t k0 = 0; k0 < 256; k0 += 16)
         for (size_t lane = 0; lane < 32; ++lane) {
           size_t chunk = n0 / 16 * 4 + k0 / 64;
-          uint32_t word =
-              weight.wordAt((chunk * 32 + lane) * 4 + k0 % 64 / 16);
+          uint32_t word = weight.wordAt((chunk * 32 + lane) * 4 + k0 % 64 / 16);
           for (unsigned i = 0; i < 8; ++i) {
             size_t n = n0 + lane / 4 + (i == 2 || i == 3 || i >= 6 ? 8 : 0);
             size_t k = k0 + lane % 4 * 2 + (i & 1) + (i >= 4 ? 8 : 0);
             unsigned reg = i / 2;
             bool isHigh = reg % 2 == 1;
-            uint32_t half = (word >> (reg / 2 * 8) &
-                             (isHigh ? 0x00f000f0u : 0x000f000fu)) |
-                            0x64006400u;
+            uint32_t half =
+                (word >> (reg / 2 * 8) & (isHigh ? 0x00f000f0u : 0x000f000fu)) |
+                0x64006400u;
             size_t group = k0 / 128;
-            size_t scale =
-                (n0 / 16 * 2 + group) * 8 * (hasZeros ? 4 : 2) +
-                lane / 4 * (hasZeros ? 4 : 2) + (n >= n0 + 8 ? 1 : 0);
+            size_t scale = (n0 / 16 * 2 + group) * 8 * (hasZeros ? 4 : 2) +
+                           lane / 4 * (hasZeros ? 4 : 2) +
+                           (n >= n0 + 8 ? 1 : 0);
             float zero = hasZeros ? weight.zeros[group * 48 + n] : 8;
             float bias = hasZeros ? weight.f16At(scale + 2)
                                   : (isHigh ? -72.0f : -1032.0f);
