@@ -70,6 +70,7 @@ class Kernel:
     def __init__(self, entry, image, report):
         self.__dict__.update(entry)
         self.report = report
+        self.label = self.name + ("+" if self.overlaps else "")
         module = ctypes.c_void_p()
         call("cuModuleLoadData", ctypes.byref(module), image)
         self.function = ctypes.c_void_p()
@@ -242,9 +243,13 @@ def time_copy():
 def load(folder):
     listing = json.loads((folder / "kernels.json").read_text())
     entries = listing["kernels"]
+    # PTX without an "a" runs on every later chip too.
+    chip = listing["chip"]
+    if not chip.endswith("a"):
+        chip = "sm_%d%d" % torch.cuda.get_device_capability()
     with concurrent.futures.ThreadPoolExecutor() as pool:
         images = list(
-            pool.map(lambda e: assemble(folder / e["file"], listing["chip"]), entries)
+            pool.map(lambda e: assemble(folder / e["file"], chip), entries)
         )
     return [Kernel(entry, *image) for entry, image in zip(entries, images)]
 
@@ -263,7 +268,9 @@ def is_worth_timing(kernel, M):
 def measure(kernels, shapes, rows, scratch):
     cache = torch.cuda.get_device_properties(0).L2_cache_size
     copy_rate = time_copy()
-    print(f"copy {copy_rate / 1e12:.2f} TB/s")
+    one = torch.zeros(1, device="cuda")
+    print(f"copy {copy_rate / 1e12:.2f} TB/s, a kernel that does nothing "
+          f"{time_launches(lambda i: one.zero_(), 100) * 1e6:.2f} us")
     results = []
     for K, N in shapes:
         packed = {}
@@ -293,13 +300,13 @@ def measure(kernels, shapes, rows, scratch):
                 mine = [e for e in found if (e[1].group, e[1].has_zeros) == form]
                 time, kernel, splits = mine[0]
                 read = sum(t.nbytes for t in packed[form][0]) + 2 * M * (K + N)
-                print(f"{K}x{N} M={M}: cuBLAS {dense * 1e6:.2f} us, {kernel.name} /{splits} "
+                print(f"{K}x{N} M={M}: cuBLAS {dense * 1e6:.2f} us, {kernel.label}/{splits} "
                       f"{time * 1e6:.2f} us, {dense / time:.2f}x, "
                       f"{read / time / copy_rate:.0%} of copy, "
                       f"{2e-12 * M * N * K / time:.0f} TFLOP/s;  then "
-                      + ", ".join(f"{k.name.split('_', 1)[1]}/{s} {t * 1e6:.2f}"
+                      + ", ".join(f"{k.label.split('_', 1)[1]}/{s} {t * 1e6:.2f}"
                                   for t, k, s in mine[1:4]))
-            results += [{"K": K, "N": N, "M": M, "kernel": k.name, "splits": s,
+            results += [{"K": K, "N": N, "M": M, "kernel": k.label, "splits": s,
                          "seconds": t, "cublas_seconds": dense} for t, k, s in found]
             sys.stdout.flush()
         del packed

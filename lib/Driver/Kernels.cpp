@@ -127,7 +127,7 @@ static Error writeKernels(const KernelsCommand &command) {
     tiles.push_back(*tile);
   }
   if (tiles.empty())
-    tiles = getFragmentTiles();
+    tiles = getFragmentTiles(row->hasWarpgroups);
   if (std::error_code error = llvm::sys::fs::create_directories(command.output))
     return makeError("cannot make the folder '" + command.output +
                      "': " + error.message());

@@ -56,8 +56,8 @@ struct FragmentTile {
 /// An error where no kernel has the tile.
 llvm::Error verifyFragmentTile(const FragmentTile &tile);
 
-/// The tiles that Nibble launches, for few rows of X and for many.
-std::vector<FragmentTile> getFragmentTiles();
+/// The tiles that are worth launching, for few rows of X and for many.
+std::vector<FragmentTile> getFragmentTiles(bool withWarpgroups);
 
 /// A product on tensor cores, by mma.sync on sm_80 and newer or by wgmma on
 /// sm_90a. The arguments:

@@ -138,10 +138,16 @@ private:
   }
   int64_t scalesPerChunk() const { return halvesPerScale() == 1 ? 2 : 1; }
   int64_t chunksPerScale() const { return halvesPerScale() == 4 ? 2 : 1; }
-  /// Chunks whose codes are loaded ahead; there are few registers where there
-  /// are many sums.
+  /// Chunks whose codes are loaded ahead: fewer where sums, or the parameters
+  /// of small groups, take the registers.
   int64_t codesAhead() const {
-    return tile.asWarpgroups || tile.rowTiles >= 8 ? 2 : tile.stages;
+    int64_t sumTiles = tile.outputTiles * tile.rowTiles;
+    bool hasManySums = tile.asWarpgroups || tile.rowTiles >= 8 ||
+                       (scalesPerChunk() == 2 && sumTiles >= 4);
+    if (hasManySums)
+      return 2;
+    return scalesPerChunk() == 2 ? std::min<int64_t>(tile.stages, 4)
+                                 : tile.stages;
   }
   /// Slots of the ring that are not filled ahead: the one in use, and the one
   /// before where products may still be reading it.
@@ -151,8 +157,9 @@ private:
   int64_t tileStride() const { return tile.asWarpgroups ? 4 : 1; }
   /// Whether the sums of a group have accumulators of their own.
   bool hasGroupSums() const {
+    int64_t most = scalesPerChunk() == 2 ? 2 : 8;
     return kernel.weight.group != 0 && !tile.asWarpgroups &&
-           tile.outputTiles * tile.rowTiles <= 8;
+           tile.outputTiles * tile.rowTiles <= most;
   }
   bool scalesWeights() const {
     return kernel.weight.group != 0 && !hasGroupSums();

@@ -72,13 +72,17 @@ struct TileRow {
 
 static constexpr TileRow tileRows[] = {
 #define NIBBLE_TILE(rows, outputTiles, rowTiles, alongN, alongK, stages)       \
-  {rows, {outputTiles, rowTiles, alongN, alongK, stages}},
+  {rows, {outputTiles, rowTiles, alongN, alongK, stages, false}},
+#define NIBBLE_WARPGROUP_TILE(rows, outputTiles, rowTiles, alongN, alongK,     \
+                              stages)                                          \
+  {rows, {outputTiles, rowTiles, alongN, alongK, stages, true}},
 #include "FragmentTiles.inl"
 };
 
-std::vector<FragmentTile> nibble::getFragmentTiles() {
+std::vector<FragmentTile> nibble::getFragmentTiles(bool withWarpgroups) {
   std::vector<FragmentTile> tiles;
   for (const TileRow &row : tileRows)
-    tiles.push_back(row.tile);
+    if (withWarpgroups || !row.tile.asWarpgroups)
+      tiles.push_back(row.tile);
   return tiles;
 }

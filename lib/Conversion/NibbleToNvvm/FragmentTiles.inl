@@ -1,11 +1,21 @@
-// The tiles that are launched: for at most so many rows of X, a block's tile.
+// The tiles that are launched for at most so many rows of X. Of one number of
+// rows, more warps along K suit a weight with few outputs.
 //   NIBBLE_TILE(rows, output tiles, row tiles, warps along N, along K, stages)
+//   NIBBLE_WARPGROUP_TILE(…)   the same by wgmma
 
-NIBBLE_TILE(4, 1, 1, 1, 8, 4)
+NIBBLE_TILE(8, 2, 1, 1, 16, 2)
 NIBBLE_TILE(8, 2, 1, 1, 8, 4)
-NIBBLE_TILE(16, 2, 2, 1, 8, 4)
-NIBBLE_TILE(32, 2, 4, 4, 2, 4)
-NIBBLE_TILE(64, 2, 8, 4, 1, 4)
-NIBBLE_TILE(kAnyRows, 2, 16, 8, 1, 4)
+NIBBLE_TILE(8, 2, 1, 1, 4, 8)
+NIBBLE_TILE(16, 2, 2, 1, 16, 2)
+NIBBLE_TILE(16, 2, 2, 1, 8, 2)
+NIBBLE_TILE(16, 2, 2, 1, 4, 4)
+NIBBLE_TILE(32, 2, 4, 1, 8, 2)
+NIBBLE_TILE(32, 2, 4, 1, 4, 4)
+NIBBLE_TILE(256, 2, 8, 4, 2, 4)
+NIBBLE_TILE(kAnyRows, 2, 8, 8, 1, 4)
+NIBBLE_WARPGROUP_TILE(128, 1, 8, 8, 1, 4)
+NIBBLE_WARPGROUP_TILE(512, 1, 16, 8, 1, 4)
+NIBBLE_WARPGROUP_TILE(kAnyRows, 2, 16, 8, 1, 4)
 
 #undef NIBBLE_TILE
+#undef NIBBLE_WARPGROUP_TILE
