@@ -108,7 +108,7 @@ def check_row(checks, row, folder, path, weights, session):
     for compute in ("f32", "i8"):
         library = folder / f"kernels_{ROWS.index(row)}_{compute}.so"
         support.must_run(support.tool("nibble"), "compile", path, "-o", library, "--target",
-                         row, "--compute", compute, "--name", "kernels", "--quiet")
+                         row, "--compute", compute, "--name", "kernels", "--quiet", timeout=300)
         try:
             model = compiled.Model(library, "kernels")
         except compiled.ModelError as error:
