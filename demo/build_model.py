@@ -1,10 +1,18 @@
 #!/usr/bin/env python3
 """Builds a plain float32 ONNX decoder from a llama-architecture GGUF file.
 
-usage: build_model.py MODEL.gguf OUT.onnx [--opset 18]
+usage: build_model.py MODEL.gguf OUT.onnx [--opset 18] [--cache]
 
-Input  input_ids int64[batch, sequence]: token ids; no key/value cache.
+Input  input_ids int64[batch, sequence]: token ids.
 Output logits float32[batch, sequence, vocabulary]: for each position, of the next token.
+
+With --cache, a call goes on where an earlier one stopped. For each layer N there are
+Inputs  past_key_values.N.key and .value float32[batch, kv_heads, past, head_size]: what
+        earlier calls returned; the first call has a past of 0 tokens.
+Outputs present.N.key and .value, the same with the tokens of this call behind them.
+The names are those of Hugging Face's exports. Positions follow from the length of the
+past, so there is no mask of padding: all sequences of a batch have the same length.
+
 Weights go to OUT.onnx.data beside OUT.onnx. Every projection is MatMul(x, W[in, out])
 under the name that Hugging Face gives it; a head tied to the embedding stays one
 tensor. What the GGUF holds in a quantized form is dequantized, so the model is as
@@ -186,22 +194,33 @@ class GraphBuilder:
         return output
 
 
+def declare(values, name, element, *shape):
+    """Adds an input or output of the graph to `values`."""
+    values.append(helper.make_tensor_value_info(name, element, shape))
+
+
 class Decoder:
     """Emits the graph of a checkpoint."""
 
-    def __init__(self, checkpoint, builder):
+    def __init__(self, checkpoint, builder, cache=False):
         self.checkpoint = checkpoint
         self.g = builder
+        self.cache = cache
+        self.inputs = []
+        self.outputs = []
 
     def build(self):
         g, c = self.g, self.checkpoint
+        table = c.weight("token_embd.weight")
+        declare(self.inputs, "input_ids", TensorProto.INT64, "batch", "sequence")
+        declare(self.outputs, "logits", TensorProto.FLOAT, "batch", "sequence", len(table))
         self._positions()
-        embedding = g.weight("model.embed_tokens.weight", c.weight("token_embd.weight"))
+        embedding = g.weight("model.embed_tokens.weight", table)
         hidden = g.node("Gather", [embedding, "input_ids"], "model.embed_tokens")
         for layer in range(c.layers):
             name, block = f"model.layers.{layer}", f"blk.{layer}"
             update = self._attention(self._norm(hidden, f"{name}.input_layernorm",
-                                                f"{block}.attn_norm"), name, block)
+                                                f"{block}.attn_norm"), layer)
             hidden = g.node("Add", [hidden, update], f"{name}.attention_residual")
             update = self._mlp(self._norm(hidden, f"{name}.post_attention_layernorm",
                                           f"{block}.ffn_norm"), f"{name}.mlp", block)
@@ -215,13 +234,22 @@ class Decoder:
         g.node("MatMul", [hidden, head], "lm_head", output="logits")
 
     def _positions(self):
-        """Cosines and sines [sequence, head_size] and the causal mask [sequence,
-        sequence], computed from the length so that no length is built in."""
+        """Cosines and sines [sequence, head_size] and the causal mask [sequence, past +
+        sequence], computed from the lengths so that no length is built in."""
         g, c = self.g, self.checkpoint
-        length = g.node("Shape", ["input_ids"], "length", start=1, end=2)
-        scalar = g.node("Squeeze", [length], "length")
-        zero, one = (g.constant(np.array(v, np.int64)) for v in (0, 1))
-        positions = g.node("Range", [zero, scalar, one], "position")
+        length = total = g.node("Shape", ["input_ids"], "length", start=1, end=2)
+        one = g.constant(np.array(1, np.int64))
+        if self.cache:
+            past = g.node("Shape", ["past_key_values.0.key"], "past", start=2, end=3)
+            total = g.node("Add", [past, length], "total")
+            first = g.node("Squeeze", [past], "past")
+            end = g.node("Squeeze", [total], "total")
+            hidden_from = g.node("Add", [first, one], "mask")
+        else:
+            first = g.constant(np.array(0, np.int64))
+            end = g.node("Squeeze", [length], "length")
+            hidden_from = one
+        positions = g.node("Range", [first, end, one], "position")
         positions = g.node("Cast", [positions], "position", to=TensorProto.FLOAT)
         positions = g.node("Unsqueeze", [positions, g.ints(1)], "position")
         frequencies = np.tile(c.inverse_frequencies(), 2)
@@ -231,10 +259,10 @@ class Decoder:
         self.cosine = g.node("Cos", [angles], "rotary")
         self.sine = g.node("Sin", [angles], "rotary")
 
-        square = g.node("Concat", [length, length], "mask", axis=0)
+        extents = g.node("Concat", [length, total], "mask", axis=0)
         fill = helper.make_tensor("value", TensorProto.FLOAT, [1], [MASKED])
-        full = g.node("ConstantOfShape", [square], "mask", value=fill)
-        self.mask = g.node("Trilu", [full, one], "mask", upper=1)
+        full = g.node("ConstantOfShape", [extents], "mask", value=fill)
+        self.mask = g.node("Trilu", [full, hidden_from], "mask", upper=1)
 
     def _norm(self, x, name, source):
         """RMS norm: x / sqrt(mean(x^2) + epsilon) * gain over the last axis."""
@@ -276,11 +304,26 @@ class Decoder:
         x = g.node("Reshape", [x, split], name)
         return g.node("Transpose", [x], name, perm=[0, 2, 3, 1, 4])
 
-    def _attention(self, x, layer, block):
+    def _with_past(self, new, layer, kind):
+        """The keys or values of a layer, [batch, kv_heads, 1, sequence, size], behind those
+        of the past. Declares the input and the output, which have no axis of 1."""
+        if not self.cache:
+            return new
+        g, c = self.g, self.checkpoint
+        past, present = f"past_key_values.{layer}.{kind}", f"present.{layer}.{kind}"
+        for values, name, length in ((self.inputs, past, "past_sequence"),
+                                     (self.outputs, present, "total_sequence")):
+            declare(values, name, TensorProto.FLOAT, "batch", c.kv_heads, length, c.head_size)
+        name = f"model.layers.{layer}.self_attn.{kind}_cache"
+        new = g.node("Squeeze", [new, g.ints(2)], name)
+        g.node("Concat", [past, new], name, output=present, axis=2)
+        return g.node("Unsqueeze", [present, g.ints(2)], name)
+
+    def _attention(self, x, layer):
         """Causal attention. The heads that share a key/value head are one axis over
         which MatMul broadcasts, so keys and values are never repeated."""
         g, c = self.g, self.checkpoint
-        name = f"{layer}.self_attn"
+        name, block = f"model.layers.{layer}.self_attn", f"blk.{layer}"
         group = c.heads // c.kv_heads
         query = self._linear(x, f"{name}.q_proj", f"{block}.attn_q",
                              c.rotated_weight(f"{block}.attn_q.weight", c.heads))
@@ -290,6 +333,8 @@ class Decoder:
         query = self._rotate(self._heads(query, f"{name}.query", group), f"{name}.query_rotary")
         key = self._rotate(self._heads(key, f"{name}.key", 1), f"{name}.key_rotary")
         value = self._heads(value, f"{name}.value", 1)
+        key = self._with_past(key, layer, "key")
+        value = self._with_past(value, layer, "value")
 
         key = g.node("Transpose", [key], f"{name}.key_columns", perm=[0, 1, 2, 4, 3])
         scores = g.node("MatMul", [query, key], f"{name}.scores")
@@ -317,7 +362,7 @@ def progress(text):
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def build(source, target, opset):
+def build(source, target, opset, cache=False):
     """Builds the decoder of the GGUF `source` at `target`; returns a line about it.
 
     The .onnx file gets its name last, so whoever sees it sees a whole model.
@@ -330,15 +375,10 @@ def build(source, target, opset):
     try:
         with open(unfinished[data], "wb") as data_file:
             builder = GraphBuilder(data_file, data.name)
-            Decoder(checkpoint, builder).build()
-        vocabulary = int(checkpoint.tensors["token_embd.weight"].shape[1])
+            decoder = Decoder(checkpoint, builder, cache)
+            decoder.build()
         graph = helper.make_graph(
-            builder.nodes,
-            "llama_decoder",
-            [helper.make_tensor_value_info("input_ids", TensorProto.INT64,
-                                           ["batch", "sequence"])],
-            [helper.make_tensor_value_info("logits", TensorProto.FLOAT,
-                                           ["batch", "sequence", vocabulary])],
+            builder.nodes, "llama_decoder", decoder.inputs, decoder.outputs,
             list(builder.initializers.values()),
         )
         imports = [helper.make_opsetid("", opset)]
@@ -365,9 +405,11 @@ def main():
     parser.add_argument("gguf", type=pathlib.Path)
     parser.add_argument("onnx", type=pathlib.Path)
     parser.add_argument("--opset", type=int, default=18)
+    parser.add_argument("--cache", action="store_true",
+                        help="take and return past keys and values")
     arguments = parser.parse_args()
     try:
-        line = build(arguments.gguf, arguments.onnx, arguments.opset)
+        line = build(arguments.gguf, arguments.onnx, arguments.opset, arguments.cache)
     except (BuildError, OSError) as error:
         sys.exit(f"error: {error}")
     progress("")
