@@ -47,6 +47,10 @@ endif()
 # Flags of the code that uses MLIR; LLVM is built without exceptions.
 add_library(NibbleMLIRFlags INTERFACE)
 target_compile_options(NibbleMLIRFlags INTERFACE $<BUILD_INTERFACE:-fno-exceptions>)
+if(NOT LLVM_ENABLE_ASSERTIONS)
+  target_compile_options(NibbleMLIRFlags INTERFACE
+    $<BUILD_INTERFACE:$<$<CONFIG:Debug>:SHELL:-include ${CMAKE_CURRENT_LIST_DIR}/InstalledStatistics.h>>)
+endif()
 target_compile_definitions(NibbleMLIRFlags INTERFACE ${NIBBLE_LLVM_DEFINITIONS})
 target_include_directories(NibbleMLIRFlags SYSTEM INTERFACE
   ${LLVM_INCLUDE_DIRS} ${MLIR_INCLUDE_DIRS})

@@ -86,10 +86,12 @@ def write_cases(root):
                {"x": (TensorProto.FLOAT, [1]), "shape": (TensorProto.INT64, [1])},
                {"y": (TensorProto.FLOAT, ["n"])}, [floats(1), np.array([1 << 60])],
                [floats(1)])
-    # 2^36 products, one after the other.
+    # 2^42 products, one after the other.
     size = numpy_helper.from_array(np.array([4096, 4096]), "size")
+    chain = ["wide", *(f"product{i}" for i in range(63)), "y"]
     write_case(root / "hang", [helper.make_node("Expand", ["x", "size"], ["wide"]),
-                               helper.make_node("MatMul", ["wide", "wide"], ["y"])],
+                               *(helper.make_node("MatMul", [before, "wide"], [after])
+                                 for before, after in zip(chain, chain[1:]))],
                {"x": (TensorProto.FLOAT, [1])}, {"y": (TensorProto.FLOAT, [4096, 4096])},
                [floats(1)], [floats(1)], [size])
     return {
