@@ -5,8 +5,8 @@
 //===----------------------------------------------------------------------===//
 //
 // Included first in builds with assertions against an LLVM without. There
-// llvm/ADT/Statistic.h would choose another class than the library's, of another
-// size, so that the statistics of passes would be read uninitialized.
+// llvm/ADT/Statistic.h would choose another class than the library's, of
+// another size, so that the statistics of passes would be read uninitialized.
 //
 //===----------------------------------------------------------------------===//
 
