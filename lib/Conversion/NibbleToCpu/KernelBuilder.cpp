@@ -21,51 +21,12 @@ MemRefType KernelBuilder::matrix(Type element, bool contiguousRows) {
 // Addresses
 //===----------------------------------------------------------------------===//
 
-static constexpr auto kNoWrap = arith::IntegerOverflowFlags::nsw;
-
 Value KernelBuilder::index(int64_t value) {
   return arith::ConstantIndexOp::create(builder, loc, value);
 }
 
-Value KernelBuilder::add(Value a, Value b) {
-  return arith::AddIOp::create(builder, loc, a, b, kNoWrap);
-}
-
-Value KernelBuilder::sub(Value a, Value b) {
-  return arith::SubIOp::create(builder, loc, a, b, kNoWrap);
-}
-
-Value KernelBuilder::mul(Value a, Value b) {
-  return arith::MulIOp::create(builder, loc, a, b, kNoWrap);
-}
-
-Value KernelBuilder::divide(Value a, Value b) {
-  return arith::DivUIOp::create(builder, loc, a, b);
-}
-
-Value KernelBuilder::divideUp(Value a, int64_t b) {
-  return divide(add(a, b - 1), index(b));
-}
-
-Value KernelBuilder::min(Value a, Value b) {
-  return arith::MinSIOp::create(builder, loc, a, b);
-}
-
-Value KernelBuilder::max(Value a, Value b) {
-  return arith::MaxSIOp::create(builder, loc, a, b);
-}
-
-Value KernelBuilder::less(Value a, Value b) {
-  return arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::slt, a, b);
-}
-
 Value KernelBuilder::lessEqual(Value a, Value b) {
   return arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::sle, a, b);
-}
-
-Value KernelBuilder::equal(Value a, int64_t b) {
-  return arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::eq, a,
-                               index(b));
 }
 
 //===----------------------------------------------------------------------===//
@@ -151,41 +112,8 @@ Value KernelBuilder::mask(Value count, int64_t lanes) {
 }
 
 //===----------------------------------------------------------------------===//
-// Control
+// Functions
 //===----------------------------------------------------------------------===//
-
-Values KernelBuilder::loop(Value lower, Value upper, int64_t step,
-                           ValueRange initial, LoopBody body) {
-  auto op = scf::ForOp::create(
-      builder, loc, lower, upper, index(step), initial,
-      [&](OpBuilder &, Location, Value position, ValueRange values) {
-        scf::YieldOp::create(builder, loc, body(position, values));
-      });
-  return Values(op.getResults());
-}
-
-void KernelBuilder::loop(Value lower, Value upper, Value step,
-                         llvm::function_ref<void(Value)> body) {
-  scf::ForOp::create(builder, loc, lower, upper, step, ValueRange(),
-                     [&](OpBuilder &, Location, Value position, ValueRange) {
-                       body(position);
-                       scf::YieldOp::create(builder, loc);
-                     });
-}
-
-void KernelBuilder::ifThen(Value condition, llvm::function_ref<void()> then,
-                           llvm::function_ref<void()> otherwise) {
-  auto branch = [&](llvm::function_ref<void()> body) {
-    return [&, body](OpBuilder &, Location) {
-      body();
-      scf::YieldOp::create(builder, loc);
-    };
-  };
-  if (otherwise)
-    scf::IfOp::create(builder, loc, condition, branch(then), branch(otherwise));
-  else
-    scf::IfOp::create(builder, loc, condition, branch(then));
-}
 
 func::FuncOp nibble::getOrCreateFunction(
     ModuleOp module, StringRef name, ArrayRef<Type> arguments,

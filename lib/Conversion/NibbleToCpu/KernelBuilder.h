@@ -12,34 +12,22 @@
 #ifndef NIBBLE_LIB_CONVERSION_NIBBLETOCPU_KERNELBUILDER_H
 #define NIBBLE_LIB_CONVERSION_NIBBLETOCPU_KERNELBUILDER_H
 
-#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "nibble/Conversion/CodeBuilder.h"
+
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
-#include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 
 namespace nibble {
 
-using Values = llvm::SmallVector<mlir::Value>;
-
-class KernelBuilder {
+class KernelBuilder : public CodeBuilder {
 public:
-  KernelBuilder(mlir::OpBuilder &builder, mlir::Location loc)
-      : builder(builder), loc(loc) {}
-
-  mlir::OpBuilder &builder;
-  mlir::Location loc;
+  using CodeBuilder::CodeBuilder;
 
   //===--- Types --------------------------------------------------------------
 
-  mlir::Type f32() { return builder.getF32Type(); }
-  mlir::Type i32() { return builder.getI32Type(); }
-  mlir::Type i8() { return builder.getI8Type(); }
   mlir::Type indexType() { return builder.getIndexType(); }
-  mlir::VectorType vector(int64_t lanes, mlir::Type element) {
-    return mlir::VectorType::get({lanes}, element);
-  }
   /// `memref<?xT>`.
   mlir::MemRefType buffer(mlir::Type element) {
     return mlir::MemRefType::get({mlir::ShapedType::kDynamic}, element);
@@ -51,22 +39,7 @@ public:
   //===--- Addresses ----------------------------------------------------------
 
   mlir::Value index(int64_t value);
-  mlir::Value add(mlir::Value a, mlir::Value b);
-  mlir::Value add(mlir::Value a, int64_t b) {
-    return b == 0 ? a : add(a, index(b));
-  }
-  mlir::Value sub(mlir::Value a, mlir::Value b);
-  mlir::Value mul(mlir::Value a, mlir::Value b);
-  mlir::Value mul(mlir::Value a, int64_t b) {
-    return b == 1 ? a : mul(a, index(b));
-  }
-  mlir::Value divide(mlir::Value a, mlir::Value b);
-  mlir::Value divideUp(mlir::Value a, int64_t b);
-  mlir::Value min(mlir::Value a, mlir::Value b);
-  mlir::Value max(mlir::Value a, mlir::Value b);
-  mlir::Value less(mlir::Value a, mlir::Value b);
   mlir::Value lessEqual(mlir::Value a, mlir::Value b);
-  mlir::Value equal(mlir::Value a, int64_t b);
 
   //===--- Memory -------------------------------------------------------------
 
@@ -94,22 +67,6 @@ public:
   mlir::Value fma(mlir::Value a, mlir::Value b, mlir::Value c);
   /// The first `count` of `lanes` lanes are true.
   mlir::Value mask(mlir::Value count, int64_t lanes);
-
-  //===--- Control ------------------------------------------------------------
-
-  using LoopBody =
-      llvm::function_ref<Values(mlir::Value position, mlir::ValueRange values)>;
-  /// A loop that carries `initial`; returns what its last round gave.
-  Values loop(mlir::Value lower, mlir::Value upper, int64_t step,
-              mlir::ValueRange initial, LoopBody body);
-  void loop(mlir::Value lower, mlir::Value upper, mlir::Value step,
-            llvm::function_ref<void(mlir::Value position)> body);
-  void loop(mlir::Value lower, mlir::Value upper, int64_t step,
-            llvm::function_ref<void(mlir::Value position)> body) {
-    loop(lower, upper, index(step), body);
-  }
-  void ifThen(mlir::Value condition, llvm::function_ref<void()> then,
-              llvm::function_ref<void()> otherwise = nullptr);
 };
 
 /// A private function `name` in `module` with `body`, which gets the

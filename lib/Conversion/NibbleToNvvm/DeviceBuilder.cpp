@@ -13,26 +13,8 @@ using namespace nibble;
 // Integers
 //===----------------------------------------------------------------------===//
 
-static constexpr auto kNoWrap = arith::IntegerOverflowFlags::nsw;
-
 Value DeviceBuilder::integer(int64_t value) {
   return arith::ConstantIntOp::create(builder, loc, value, 32);
-}
-
-Value DeviceBuilder::add(Value a, Value b) {
-  return arith::AddIOp::create(builder, loc, a, b, kNoWrap);
-}
-
-Value DeviceBuilder::sub(Value a, Value b) {
-  return arith::SubIOp::create(builder, loc, a, b, kNoWrap);
-}
-
-Value DeviceBuilder::mul(Value a, Value b) {
-  return arith::MulIOp::create(builder, loc, a, b, kNoWrap);
-}
-
-Value DeviceBuilder::divide(Value a, Value b) {
-  return arith::DivUIOp::create(builder, loc, a, b);
 }
 
 Value DeviceBuilder::remainder(Value a, int64_t b) {
@@ -53,22 +35,6 @@ Value DeviceBuilder::bitXor(Value a, Value b) {
 
 Value DeviceBuilder::shiftRight(Value a, int64_t bits) {
   return arith::ShRUIOp::create(builder, loc, a, integer(bits));
-}
-
-Value DeviceBuilder::min(Value a, Value b) {
-  return arith::MinSIOp::create(builder, loc, a, b);
-}
-
-Value DeviceBuilder::max(Value a, Value b) {
-  return arith::MaxSIOp::create(builder, loc, a, b);
-}
-
-Value DeviceBuilder::less(Value a, Value b) {
-  return arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::slt, a, b);
-}
-
-Value DeviceBuilder::equal(Value a, Value b) {
-  return arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::eq, a, b);
 }
 
 Value DeviceBuilder::both(Value a, Value b) {
@@ -147,11 +113,7 @@ Value DeviceBuilder::atRow(Value base, Type type, Value row, Value stride,
   auto widen = [&](Value value) -> Value {
     return arith::ExtSIOp::create(builder, loc, builder.getI64Type(), value);
   };
-  Value product =
-      arith::MulIOp::create(builder, loc, widen(row), widen(stride), kNoWrap);
-  Value offset =
-      arith::AddIOp::create(builder, loc, product, widen(column), kNoWrap);
-  return at(base, type, offset);
+  return at(base, type, add(mul(widen(row), widen(stride)), widen(column)));
 }
 
 Value DeviceBuilder::load(Type type, Value address, unsigned alignment) {
@@ -383,43 +345,6 @@ void DeviceBuilder::commitProducts() {
 
 void DeviceBuilder::waitForProducts(unsigned pending) {
   NVVM::WgmmaWaitGroupSyncOp::create(builder, loc, pending);
-}
-
-//===----------------------------------------------------------------------===//
-// Control
-//===----------------------------------------------------------------------===//
-
-Values DeviceBuilder::loop(Value lower, Value upper, Value step,
-                           ValueRange initial, LoopBody body) {
-  auto op = scf::ForOp::create(
-      builder, loc, lower, upper, step, initial,
-      [&](OpBuilder &, Location, Value position, ValueRange values) {
-        scf::YieldOp::create(builder, loc, body(position, values));
-      });
-  return Values(op.getResults());
-}
-
-void DeviceBuilder::loop(Value lower, Value upper, Value step,
-                         llvm::function_ref<void(Value)> body) {
-  scf::ForOp::create(builder, loc, lower, upper, step, ValueRange(),
-                     [&](OpBuilder &, Location, Value position, ValueRange) {
-                       body(position);
-                       scf::YieldOp::create(builder, loc);
-                     });
-}
-
-void DeviceBuilder::ifThen(Value condition, llvm::function_ref<void()> then,
-                           llvm::function_ref<void()> otherwise) {
-  auto branch = [&](llvm::function_ref<void()> body) {
-    return [&, body](OpBuilder &, Location) {
-      body();
-      scf::YieldOp::create(builder, loc);
-    };
-  };
-  if (otherwise)
-    scf::IfOp::create(builder, loc, condition, branch(then), branch(otherwise));
-  else
-    scf::IfOp::create(builder, loc, condition, branch(then));
 }
 
 //===----------------------------------------------------------------------===//

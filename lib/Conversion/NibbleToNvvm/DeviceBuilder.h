@@ -13,34 +13,22 @@
 #ifndef NIBBLE_LIB_CONVERSION_NIBBLETONVVM_DEVICEBUILDER_H
 #define NIBBLE_LIB_CONVERSION_NIBBLETONVVM_DEVICEBUILDER_H
 
-#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "nibble/Conversion/CodeBuilder.h"
+
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/LLVMIR/NVVMDialect.h"
-#include "mlir/Dialect/SCF/IR/SCF.h"
 
 namespace nibble {
 
-using Values = llvm::SmallVector<mlir::Value>;
-
-class DeviceBuilder {
+class DeviceBuilder : public CodeBuilder {
 public:
-  DeviceBuilder(mlir::OpBuilder &builder, mlir::Location loc)
-      : builder(builder), loc(loc) {}
-
-  mlir::OpBuilder &builder;
-  mlir::Location loc;
+  using CodeBuilder::CodeBuilder;
 
   static constexpr unsigned kGlobal = 1, kShared = 3;
 
   //===--- Types --------------------------------------------------------------
 
   mlir::Type f16() { return builder.getF16Type(); }
-  mlir::Type f32() { return builder.getF32Type(); }
-  mlir::Type i8() { return builder.getI8Type(); }
-  mlir::Type i32() { return builder.getI32Type(); }
-  mlir::VectorType vector(int64_t lanes, mlir::Type element) {
-    return mlir::VectorType::get({lanes}, element);
-  }
   mlir::Type pointer(unsigned space) {
     return mlir::LLVM::LLVMPointerType::get(builder.getContext(), space);
   }
@@ -48,35 +36,11 @@ public:
   //===--- Integers -----------------------------------------------------------
 
   mlir::Value integer(int64_t value);
-  mlir::Value add(mlir::Value a, mlir::Value b);
-  mlir::Value add(mlir::Value a, int64_t b) {
-    return b == 0 ? a : add(a, integer(b));
-  }
-  mlir::Value sub(mlir::Value a, mlir::Value b);
-  mlir::Value mul(mlir::Value a, mlir::Value b);
-  mlir::Value mul(mlir::Value a, int64_t b) {
-    return b == 1 ? a : mul(a, integer(b));
-  }
-  /// Operands are not negative.
-  mlir::Value divide(mlir::Value a, mlir::Value b);
-  mlir::Value divide(mlir::Value a, int64_t b) {
-    return b == 1 ? a : divide(a, integer(b));
-  }
-  mlir::Value divideUp(mlir::Value a, mlir::Value b) {
-    return divide(sub(add(a, b), integer(1)), b);
-  }
-  mlir::Value divideUp(mlir::Value a, int64_t b) {
-    return divide(add(a, b - 1), b);
-  }
   mlir::Value remainder(mlir::Value a, int64_t b);
   mlir::Value bitAnd(mlir::Value a, int64_t mask);
   mlir::Value bitOr(mlir::Value a, int64_t bits);
   mlir::Value bitXor(mlir::Value a, mlir::Value b);
   mlir::Value shiftRight(mlir::Value a, int64_t bits);
-  mlir::Value min(mlir::Value a, mlir::Value b);
-  mlir::Value max(mlir::Value a, mlir::Value b);
-  mlir::Value less(mlir::Value a, mlir::Value b);
-  mlir::Value equal(mlir::Value a, mlir::Value b);
   mlir::Value both(mlir::Value a, mlir::Value b);
   mlir::Value select(mlir::Value condition, mlir::Value a, mlir::Value b);
 
@@ -159,18 +123,6 @@ public:
   void commitProducts();
   /// Waits until at most `pending` groups of products are under way.
   void waitForProducts(unsigned pending);
-
-  //===--- Control ------------------------------------------------------------
-
-  using LoopBody =
-      llvm::function_ref<Values(mlir::Value position, mlir::ValueRange values)>;
-  /// A loop that carries `initial`; returns what its last round gave.
-  Values loop(mlir::Value lower, mlir::Value upper, mlir::Value step,
-              mlir::ValueRange initial, LoopBody body);
-  void loop(mlir::Value lower, mlir::Value upper, mlir::Value step,
-            llvm::function_ref<void(mlir::Value position)> body);
-  void ifThen(mlir::Value condition, llvm::function_ref<void()> then,
-              llvm::function_ref<void()> otherwise = nullptr);
 };
 
 /// A kernel of `threads` threads a block at the end of `module`. Its body gets
