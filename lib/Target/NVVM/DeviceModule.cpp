@@ -6,6 +6,8 @@
 
 #include "nibble/Target/NVVM/DeviceModule.h"
 
+#include "nibble/Target/OptimizeModule.h"
+
 #include "mlir/Conversion/ArithToLLVM/ArithToLLVM.h"
 #include "mlir/Conversion/ControlFlowToLLVM/ControlFlowToLLVM.h"
 #include "mlir/Conversion/ReconcileUnrealizedCasts/ReconcileUnrealizedCasts.h"
@@ -23,7 +25,6 @@
 #include "mlir/Transforms/Passes.h"
 #include "llvm/IR/LegacyPassManager.h"
 #include "llvm/MC/TargetRegistry.h"
-#include "llvm/Passes/PassBuilder.h"
 #include "llvm/Support/TargetSelect.h"
 #include "llvm/Target/TargetMachine.h"
 #include "llvm/TargetParser/Triple.h"
@@ -106,21 +107,6 @@ createTargetMachine(const NvidiaRow &row) {
   return machine;
 }
 
-static void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
-  llvm::LoopAnalysisManager loops;
-  llvm::FunctionAnalysisManager functions;
-  llvm::CGSCCAnalysisManager components;
-  llvm::ModuleAnalysisManager modules;
-  llvm::PassBuilder builder(&machine);
-  builder.registerModuleAnalyses(modules);
-  builder.registerCGSCCAnalyses(components);
-  builder.registerFunctionAnalyses(functions);
-  builder.registerLoopAnalyses(loops);
-  builder.crossRegisterProxies(loops, functions, components, modules);
-  builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O3)
-      .run(module, modules);
-}
-
 Expected<std::unique_ptr<llvm::Module>>
 nibble::makeDeviceModule(ModuleOp module, const NvidiaRow &row,
                          llvm::LLVMContext &context) {
@@ -135,7 +121,7 @@ nibble::makeDeviceModule(ModuleOp module, const NvidiaRow &row,
     return makeError("the kernels cannot be translated to LLVM IR");
   device->setTargetTriple((*machine)->getTargetTriple());
   device->setDataLayout((*machine)->createDataLayout());
-  optimize(*device, **machine);
+  optimizeModule(*device, **machine, llvm::OptimizationLevel::O3);
   return device;
 }
 

@@ -11,6 +11,7 @@
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
 #include "nibble/Pipelines/Cpu.h"
 #include "nibble/Pipelines/Reference.h"
+#include "nibble/Target/OptimizeModule.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/DialectResourceBlobManager.h"
@@ -23,7 +24,6 @@
 #include "llvm/IR/Verifier.h"
 #include "llvm/Linker/Linker.h"
 #include "llvm/MC/TargetRegistry.h"
-#include "llvm/Passes/PassBuilder.h"
 #include "llvm/Support/TargetSelect.h"
 #include "llvm/Target/TargetMachine.h"
 #include "llvm/TargetParser/Triple.h"
@@ -446,21 +446,6 @@ nibble::createTargetMachine(StringRef tripleName) {
   return machine;
 }
 
-static void optimize(llvm::Module &module, llvm::TargetMachine &machine) {
-  llvm::LoopAnalysisManager loops;
-  llvm::FunctionAnalysisManager functions;
-  llvm::CGSCCAnalysisManager callGraph;
-  llvm::ModuleAnalysisManager modules;
-  llvm::PassBuilder builder(&machine);
-  builder.registerModuleAnalyses(modules);
-  builder.registerCGSCCAnalyses(callGraph);
-  builder.registerFunctionAnalyses(functions);
-  builder.registerLoopAnalyses(loops);
-  builder.crossRegisterProxies(loops, functions, callGraph, modules);
-  builder.buildPerModuleDefaultPipeline(llvm::OptimizationLevel::O2)
-      .run(module, modules);
-}
-
 /// What calls the loops of a whole model one after the other is one long block,
 /// on which the scheduler takes quadratic time for nothing.
 static void hurryStraightCode(llvm::Module &module) {
@@ -484,7 +469,7 @@ Error EmittedModel::writeCode(llvm::raw_pwrite_stream &os, bool assembly) {
   auto machine = createTargetMachine(code->getTargetTriple().str());
   if (!machine)
     return machine.takeError();
-  optimize(*code, **machine);
+  optimizeModule(*code, **machine, llvm::OptimizationLevel::O2);
   hurryStraightCode(*code);
   llvm::legacy::PassManager passes;
   auto type = assembly ? llvm::CodeGenFileType::AssemblyFile
