@@ -12,8 +12,6 @@
 #include "nibble/Dialect/Nibble/Transforms/Weights.h"
 #include "nibble/Numerics/Parallel.h"
 
-#include "mlir/Pass/PassManager.h"
-
 #include <mutex>
 
 using namespace mlir;
@@ -86,19 +84,7 @@ private:
 
 FailureOr<Calibration::Model> Calibration::compile(const Segment &segment,
                                                    bool observe) {
-  OwningOpRef<ModuleOp> copy = buildSegment(module, segment);
-  if (observe) {
-    PassManager passes(copy->getContext());
-    passes.addPass(createNibbleInsertObservers());
-    if (failed(passes.run(*copy)))
-      return failure();
-  }
-  CompileOptions compile;
-  compile.reference = false;
-  compile.compute = "f32";
-  compile.observe = observe;
-  compile.cache = &code;
-  return CompiledModel::compile(*copy, compile);
+  return compileSegment(*buildSegment(module, segment), observe, code);
 }
 
 LogicalResult Calibration::loadInputs() {
@@ -194,8 +180,7 @@ static std::vector<CalibratedWeight> collectWeights(const Segment &segment) {
 /// The number of inputs of the product that reads `constant`.
 static size_t countChannels(ConstantOp constant) {
   auto type = cast<RankedTensorType>(constant.getType());
-  auto encoding = constant->getAttrOfType<QuantizedAttr>(kEncodingAttrName);
-  return type.getDimSize(encoding.getBlock()[0] == 1 ? 1 : 0);
+  return type.getDimSize(getChosenAxis(constant));
 }
 
 LogicalResult Calibration::run() {

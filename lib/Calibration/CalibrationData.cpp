@@ -130,23 +130,24 @@ Error CalibrationData::loadFile(StringRef path) {
   auto read = readArrays(path, model);
   if (!read)
     return read.takeError();
-  arrays = std::move(*read);
-  for (auto [array, input] : llvm::zip(arrays, model.inputs)) {
+  const std::vector<NpyArray> &found = *read;
+  for (auto [array, input] : llvm::zip(found, model.inputs)) {
     if (array.shape.empty())
       return makeError(path, "array '" + array.name +
                                  "' has no leading axis of samples");
-    if (&array != &arrays.front() && array.shape[0] != arrays.front().shape[0])
+    if (&array != &found.front() && array.shape[0] != found.front().shape[0])
       return makeError(path, "array '" + array.name + "' has " +
                                  Twine(array.shape[0]) + " samples, and '" +
-                                 arrays.front().name + "' has " +
-                                 Twine(arrays.front().shape[0]));
+                                 found.front().name + "' has " +
+                                 Twine(found.front().shape[0]));
     if (Error error =
             checkShape(path, input, getSampleShape(array, input.type)))
       return error;
   }
-  if (arrays.empty() || arrays.front().shape[0] == 0)
+  if (found.empty() || found.front().shape[0] == 0)
     return makeError(path, "has no samples");
-  sampleCount = arrays.front().shape[0];
+  sampleCount = found.front().shape[0];
+  arrays = std::make_shared<const std::vector<NpyArray>>(std::move(*read));
   return Error::success();
 }
 
@@ -180,17 +181,12 @@ Error CalibrationData::loadFolder(StringRef path) {
 }
 
 Expected<CalibrationData> CalibrationData::open(StringRef path,
-                                                const ModelInterface &model,
-                                                size_t limit) {
+                                                const ModelInterface &model) {
   CalibrationData data;
   data.model = model;
   bool isFolder = llvm::sys::fs::is_directory(path);
   if (Error error = isFolder ? data.loadFolder(path) : data.loadFile(path))
     return error;
-  if (limit && limit < data.files.size())
-    data.files.resize(limit);
-  if (limit && limit < data.sampleCount)
-    data.sampleCount = limit;
   // Before hours of work, not in the middle of them.
   for (const std::string &file : data.files)
     if (auto sample = data.readSample(file); !sample)
@@ -203,7 +199,7 @@ CalibrationData::getSample(size_t index) const {
   if (!files.empty())
     return readSample(files[index]);
   std::vector<HostTensor> tensors;
-  for (auto [array, input] : llvm::zip(arrays, model.inputs)) {
+  for (auto [array, input] : llvm::zip(*arrays, model.inputs)) {
     size_t size = array.bytes.size() / array.shape[0];
     const char *begin = array.bytes.data() + index * size;
     SmallVector<int64_t> shape = getSampleShape(array, input.type);

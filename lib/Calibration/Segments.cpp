@@ -6,10 +6,12 @@
 
 #include "nibble/Calibration/Segments.h"
 
+#include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Nibble/Transforms/Weights.h"
 #include "nibble/Dialect/Onnx/IR/ValueNames.h"
 
 #include "mlir/IR/IRMapping.h"
+#include "mlir/Pass/PassManager.h"
 #include "llvm/ADT/MapVector.h"
 #include "llvm/ADT/SetVector.h"
 
@@ -267,4 +269,20 @@ OwningOpRef<ModuleOp> nibble::buildSegment(ModuleOp module,
     outputs.push_back(copies.lookup(output));
   func::ReturnOp::create(builder, module.getLoc(), outputs);
   return result;
+}
+
+FailureOr<std::unique_ptr<CompiledModel>>
+nibble::compileSegment(ModuleOp model, bool observe, CodeCache &code) {
+  if (observe) {
+    PassManager passes(model.getContext());
+    passes.addPass(createNibbleInsertObservers());
+    if (failed(passes.run(model)))
+      return failure();
+  }
+  CompileOptions options;
+  options.reference = false;
+  options.compute = "f32";
+  options.observe = observe;
+  options.cache = &code;
+  return CompiledModel::compile(model, options);
 }

@@ -6,7 +6,6 @@
 
 #include "CalibratedQuantizer.h"
 
-#include "Compile.h"
 #include "nibble/Calibration/Calibrate.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Nibble/Transforms/QuantizeConstant.h"
@@ -103,7 +102,6 @@ LogicalResult
 nibble::quantizeCalibrated(ModuleOp module, const CalibrationData &data,
                            const QuantizeCommand &command,
                            std::map<std::string, double> &seconds) {
-  addPipelineDialects(*module.getContext());
   PartQuantizer quantizer(command, countChosen(module), seconds);
   auto rewrite = [&](ArrayRef<CalibratedWeight> weights,
                      const SegmentStatistics &statistics) {

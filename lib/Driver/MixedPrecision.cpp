@@ -58,16 +58,11 @@ private:
 } // namespace
 
 /// The encoding of `constant` by another scheme.
-static QuantizedAttr getEncodingAs(onnx::ConstantOp constant, Scheme scheme) {
-  auto now = constant->getAttrOfType<QuantizedAttr>(kEncodingAttrName);
+static QuantizedAttr getEncodingAs(onnx::ConstantOp constant,
+                                   const Scheme &scheme) {
   Type element = cast<ShapedType>(constant.getType()).getElementType();
-  // As --nibble-assign-schemes does.
-  if (element.isF16())
-    scheme.scaleFormat = FloatFormat::F16;
-  else if (element.isBF16())
-    scheme.scaleFormat = FloatFormat::BF16;
-  unsigned axis = now.getBlock()[0] == 1 ? 1 : 0;
-  return getEncoding(constant.getContext(), scheme, axis);
+  return getEncoding(constant.getContext(), withScalesFor(scheme, element),
+                     getChosenAxis(constant));
 }
 
 LogicalResult MixedPrecision::measure() {

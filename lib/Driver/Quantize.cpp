@@ -44,7 +44,7 @@ public:
 private:
   using Clock = std::chrono::steady_clock;
 
-  FailureOr<CalibrationData> openData(ModuleOp module);
+  LogicalResult openData(ModuleOp module);
   LogicalResult prepareActivations(ModuleOp module);
   LogicalResult assign(ModuleOp module);
   LogicalResult quantizeWeights(ModuleOp module);
@@ -64,6 +64,9 @@ private:
   const QuantizeCommand &command;
   Session session;
   Clock::time_point start = Clock::now();
+  /// All samples, and those that are not kept for judging; where there is
+  /// --calib.
+  std::optional<CalibrationData> data, calibration;
   SampleSplit split;
   QuantizationReport report;
   /// By weight: what its algorithm took.
@@ -84,20 +87,23 @@ static std::vector<std::string> collectRules(const QuantizeCommand &command) {
   return rules;
 }
 
-/// The calibration data without the samples that the result is judged on.
-FailureOr<CalibrationData> Quantizer::openData(ModuleOp module) {
+/// Reads the calibration data, once.
+LogicalResult Quantizer::openData(ModuleOp module) {
+  if (data)
+    return success();
   FailureOr<ModelInterface> interface = readInterface(module);
   if (failed(interface))
     return failure();
-  auto data =
-      CalibrationData::open(command.calibration, *interface, /*limit=*/0);
-  if (!data) {
-    fail(llvm::toString(data.takeError()));
+  auto opened = CalibrationData::open(command.calibration, *interface);
+  if (!opened) {
+    fail(llvm::toString(opened.takeError()));
     return failure();
   }
-  split = splitSamples(data->size(), command.samples);
-  data->truncate(split.calibration);
-  return std::move(*data);
+  addPipelineDialects(session.getContext());
+  split = splitSamples(opened->size(), command.samples);
+  calibration = opened->takeFirst(split.calibration);
+  data = std::move(*opened);
+  return success();
 }
 
 /// Measures what products read and give, and makes their channels share codes.
@@ -106,11 +112,9 @@ LogicalResult Quantizer::prepareActivations(ModuleOp module) {
   buildFoldPipeline(passes);
   if (failed(passes.run(module)))
     return failure();
-  FailureOr<CalibrationData> data = openData(module);
-  if (failed(data))
+  if (failed(openData(module)))
     return failure();
-  addPipelineDialects(session.getContext());
-  auto ranges = measureActivations(module, *data, command.threads);
+  auto ranges = measureActivations(module, *calibration, command.threads);
   if (failed(ranges))
     return failure();
   equalizeActivations(module, *ranges);
@@ -144,21 +148,19 @@ LogicalResult Quantizer::round(ModuleOp module) {
 }
 
 LogicalResult Quantizer::calibrateAndQuantize(ModuleOp module) {
-  FailureOr<CalibrationData> data = openData(module);
-  if (failed(data))
+  if (failed(openData(module)))
     return failure();
-  return quantizeCalibrated(module, *data, command, seconds);
+  return quantizeCalibrated(module, *calibration, command, seconds);
 }
 
 LogicalResult Quantizer::applyBudget(ModuleOp module) {
   if (!command.hasBudget())
     return success();
-  FailureOr<CalibrationData> data = openData(module);
-  if (failed(data))
+  if (failed(openData(module)))
     return failure();
-  addPipelineDialects(session.getContext());
-  auto budget = assignWithinBudget(
-      module, *data, command, *parseScheme(command.scheme), report.bytesBefore);
+  auto budget =
+      assignWithinBudget(module, *calibration, command,
+                         *parseScheme(command.scheme), report.bytesBefore);
   if (failed(budget))
     return failure();
   report.budget = std::move(*budget);
@@ -189,18 +191,8 @@ int Quantizer::checkBudget() {
 
 /// Runs both models on the judges.
 LogicalResult Quantizer::evaluateResult(ModuleOp original, ModuleOp quantized) {
-  FailureOr<ModelInterface> interface = readInterface(original);
-  if (failed(interface))
+  if (failed(openData(original)))
     return failure();
-  auto data =
-      CalibrationData::open(command.calibration, *interface, /*limit=*/0);
-  if (!data) {
-    fail(llvm::toString(data.takeError()));
-    return failure();
-  }
-  // Rounding looks at no data: here is where it is opened first.
-  split = splitSamples(data->size(), command.samples);
-  addPipelineDialects(session.getContext());
   Progress progress("evaluating", 1, command.quiet);
   progress.begin("float and quantized outputs", 1);
   FailureOr<Evaluation> evaluation =

@@ -15,7 +15,6 @@
 #include "nibble/Support/MappedFile.h"
 
 #include "mlir/IR/OwningOpRef.h"
-#include "mlir/Pass/PassManager.h"
 #include "llvm/ADT/DenseMap.h"
 #include "llvm/ADT/DenseSet.h"
 
@@ -151,19 +150,7 @@ LogicalResult ModelRun::runPart(const Segment &segment, bool observe,
                                 ArrayRef<OutputMeaning> meanings,
                                 ArrayRef<const Segment *> later,
                                 CodeCache &code) {
-  OwningOpRef<ModuleOp> copy = buildSegment(module, segment);
-  if (observe) {
-    PassManager passes(copy->getContext());
-    passes.addPass(createNibbleInsertObservers());
-    if (failed(passes.run(*copy)))
-      return failure();
-  }
-  CompileOptions options;
-  options.reference = false;
-  options.compute = "f32";
-  options.observe = observe;
-  options.cache = &code;
-  auto model = CompiledModel::compile(*copy, options);
+  auto model = compileSegment(*buildSegment(module, segment), observe, code);
   if (failed(model))
     return failure();
   for (Operation *node : segment.nodes)

@@ -34,11 +34,7 @@ FloatRun::compile(const Segment &segment, const ChangedWeights &weights,
     if (auto resource = dyn_cast<DenseResourceElementsAttr>(value))
       temporary.push_back(resource.getRawHandle());
   });
-  CompileOptions options;
-  options.reference = false;
-  options.compute = "f32";
-  options.cache = &code;
-  return CompiledModel::compile(*copy, options);
+  return compileSegment(*copy, /*observe=*/false, code);
 }
 
 llvm::Error FloatRun::runSegment(const Segment &segment,

@@ -52,8 +52,6 @@ static std::vector<float> transpose(const std::vector<float> &matrix,
 
 static std::optional<double> measure(Layer layer) {
   auto type = cast<RankedTensorType>(layer.original.getType());
-  auto encoding =
-      layer.original->getAttrOfType<QuantizedAttr>(kEncodingAttrName);
   auto weight = getFloats(getConstantValue(layer.original.getResult()));
   if (auto bytes = getTensorBytes(getConstantValue(layer.original.getResult()));
       bytes && bytes->mapped)
@@ -62,8 +60,7 @@ static std::optional<double> measure(Layer layer) {
   if (!weight || !other || weight->size() != other->size())
     return std::nullopt;
   size_t K = type.getDimSize(0), N = type.getDimSize(1);
-  // Blocks run along the inputs.
-  if (encoding.getBlock()[0] == 1) {
+  if (getChosenAxis(layer.original) == 1) {
     weight = transpose(*weight, K, N);
     other = transpose(*other, K, N);
     std::swap(K, N);

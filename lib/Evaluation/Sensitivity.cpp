@@ -11,6 +11,7 @@
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Nibble/Transforms/Weights.h"
 #include "nibble/Dialect/Onnx/IR/TensorData.h"
+#include "nibble/Numerics/Packing.h"
 #include "nibble/Numerics/RecipeQuantizer.h"
 
 #include "llvm/ADT/MapVector.h"
@@ -81,11 +82,6 @@ private:
 // Weights
 //===----------------------------------------------------------------------===//
 
-static bool isTransposed(ConstantOp constant) {
-  auto encoding = constant->getAttrOfType<QuantizedAttr>(kEncodingAttrName);
-  return encoding.getBlock()[0] == 1;
-}
-
 static std::optional<Matrix> readMatrix(ConstantOp constant) {
   auto type = dyn_cast<RankedTensorType>(constant.getType());
   auto values = getFloats(getConstantValue(constant.getResult()));
@@ -94,7 +90,7 @@ static std::optional<Matrix> readMatrix(ConstantOp constant) {
   Matrix matrix;
   matrix.values = std::move(*values);
   size_t rows = type.getDimSize(0), cols = type.getDimSize(1);
-  matrix.view = isTransposed(constant)
+  matrix.view = getChosenAxis(constant) == 1
                     ? MatrixView::columnMajor(matrix.values.data(), cols, rows)
                     : MatrixView::rowMajor(matrix.values.data(), rows, cols);
   return matrix;
@@ -122,19 +118,16 @@ static RecipeOptions getPerturbation() {
 }
 
 /// Bytes of the codes, scales and zero points of a [K, N] weight as MatMulNBits
-/// holds them: rows of whole blocks, codes of 2, 4 or 8 bits.
+/// holds them; the candidates have groups and codes of 2, 4 or 8 bits.
 static uint64_t countStoredBytes(const Scheme &scheme, uint64_t K, uint64_t N) {
-  uint64_t bits = scheme.storage.bits;
-  bits = bits <= 2 ? 2 : bits <= 4 ? 4 : 8;
-  uint64_t group =
-      scheme.granularity == Granularity::Group ? scheme.groupSize : K;
-  uint64_t blocks = llvm::divideCeil(K, group);
+  MatMulNBitsShape shape;
+  shape.K = K;
+  shape.N = N;
+  shape.blockSize = scheme.groupSize;
+  shape.bits = scheme.storage.bits;
   uint64_t scaleBytes = scheme.scaleFormat == FloatFormat::F32 ? 4 : 2;
-  uint64_t bytes =
-      N * blocks * (llvm::divideCeil(group * bits, 8) + scaleBytes);
-  if (!scheme.symmetric)
-    bytes += N * llvm::divideCeil(blocks * bits, 8);
-  return bytes;
+  return shape.weightBytes() + N * shape.blocks() * scaleBytes +
+         (scheme.symmetric ? 0 : shape.zeroPointBytes());
 }
 
 //===----------------------------------------------------------------------===//
@@ -188,8 +181,7 @@ LogicalResult Sensitivities::measureErrors(const CalibratedWeight &weight,
 }
 
 LogicalResult Sensitivities::measureErrors() {
-  CalibrationData some = data;
-  some.truncate(kErrorSamples);
+  CalibrationData some = data.takeFirst(kErrorSamples);
   auto rewrite = [&](ArrayRef<CalibratedWeight> found,
                      const SegmentStatistics &statistics) -> LogicalResult {
     std::map<std::string, std::unique_ptr<InputHessian>> hessians;

@@ -23,16 +23,18 @@ class CalibrationData {
 public:
   /// Opens the data at `path` and checks all of it against the model: an array
   /// for each input with its type, rank and static sizes, and no NaN or
-  /// infinity. At most `limit` samples are taken (0: all).
-  static llvm::Expected<CalibrationData>
-  open(llvm::StringRef path, const ModelInterface &model, size_t limit);
+  /// infinity.
+  static llvm::Expected<CalibrationData> open(llvm::StringRef path,
+                                              const ModelInterface &model);
 
   size_t size() const { return files.empty() ? sampleCount : files.size(); }
 
-  /// Forgets all samples but the first `count`.
-  void truncate(size_t count) {
-    sampleCount = std::min(sampleCount, count);
-    files.resize(std::min(files.size(), count));
+  /// The first `count` samples, which are not copied.
+  CalibrationData takeFirst(size_t count) const {
+    CalibrationData part = *this;
+    part.sampleCount = std::min(sampleCount, count);
+    part.files.resize(std::min(files.size(), count));
+    return part;
   }
 
   /// The inputs of the model, in order. Files are read when they are asked for.
@@ -46,7 +48,7 @@ private:
 
   ModelInterface model;
   /// Of a file: one array an input.
-  std::vector<NpyArray> arrays;
+  std::shared_ptr<const std::vector<NpyArray>> arrays;
   size_t sampleCount = 0;
   /// Of a folder.
   std::vector<std::string> files;

@@ -7,6 +7,8 @@
 #ifndef NIBBLE_CALIBRATION_SEGMENTS_H
 #define NIBBLE_CALIBRATION_SEGMENTS_H
 
+#include "nibble/Target/JIT.h"
+
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/OwningOpRef.h"
@@ -41,6 +43,11 @@ std::vector<Segment> planWholeRun(mlir::func::FuncOp main);
 /// are copied, with their weights as they are now.
 mlir::OwningOpRef<mlir::ModuleOp> buildSegment(mlir::ModuleOp module,
                                                const Segment &segment);
+
+/// Code for a model that buildSegment made, in f32; `observe`: with probes
+/// before the nodes that get quantized. Equal parts share `code`.
+mlir::FailureOr<std::unique_ptr<CompiledModel>>
+compileSegment(mlir::ModuleOp model, bool observe, CodeCache &code);
 
 } // namespace nibble
 

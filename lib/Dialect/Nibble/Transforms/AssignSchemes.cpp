@@ -227,11 +227,7 @@ void AssignSchemes::assign(ConstantOp constant, const Weight &weight) {
                 "is a filter, which has no groups of inputs; give it a scale "
                 "for each channel, for example by the rule op:" +
                     NodeOp(weight.readers.front()).getOpType() + "=w8cs");
-  // The ops that hold 16-bit weights want 16-bit scales.
-  if (type.getElementType().isF16())
-    chosen->scaleFormat = FloatFormat::F16;
-  else if (type.getElementType().isBF16())
-    chosen->scaleFormat = FloatFormat::BF16;
+  chosen = withScalesFor(*chosen, type.getElementType());
   constant->setAttr(kEncodingAttrName,
                     weight.isFilter
                         ? getFilterEncoding(&getContext(), *chosen,

@@ -97,6 +97,19 @@ QuantizedAttr nibble::getFilterEncoding(MLIRContext *context,
   return ::getEncoding(context, scheme, block);
 }
 
+unsigned nibble::getChosenAxis(ConstantOp constant) {
+  auto encoding = constant->getAttrOfType<QuantizedAttr>(kEncodingAttrName);
+  return encoding.getBlock()[0] == 1 ? 1 : 0;
+}
+
+Scheme nibble::withScalesFor(Scheme scheme, Type element) {
+  if (element.isF16())
+    scheme.scaleFormat = FloatFormat::F16;
+  else if (element.isBF16())
+    scheme.scaleFormat = FloatFormat::BF16;
+  return scheme;
+}
+
 QuantizedAttr nibble::getEncoding(MLIRContext *context, const Scheme &scheme,
                                   unsigned reductionAxis) {
   SmallVector<int64_t> block(2, 1);

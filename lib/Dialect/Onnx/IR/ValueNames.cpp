@@ -12,9 +12,9 @@ using namespace mlir;
 using namespace nibble;
 using namespace nibble::onnx;
 
-static std::string getEntryName(Attribute entry) {
+StringRef onnx::getEntryName(Attribute entry) {
   auto info = dyn_cast<ValueInfoAttr>(entry);
-  return (info ? info.getName() : cast<StringAttr>(entry)).str();
+  return (info ? info.getName() : cast<StringAttr>(entry)).getValue();
 }
 
 std::vector<std::string> onnx::getInputNames(GraphAttr graph, Block &block) {
@@ -24,15 +24,15 @@ std::vector<std::string> onnx::getInputNames(GraphAttr graph, Block &block) {
     constants.insert(constant.getName());
   std::vector<std::string> names;
   for (Attribute entry : graph.getInputs())
-    if (std::string name = getEntryName(entry); !constants.contains(name))
-      names.push_back(std::move(name));
+    if (StringRef name = getEntryName(entry); !constants.contains(name))
+      names.push_back(name.str());
   return names;
 }
 
 std::vector<std::string> onnx::getOutputNames(GraphAttr graph) {
   std::vector<std::string> names;
   for (Attribute entry : graph.getOutputs())
-    names.push_back(getEntryName(entry));
+    names.push_back(getEntryName(entry).str());
   return names;
 }
 

@@ -6,7 +6,7 @@
 
 #include "nibble/Dialect/Onnx/Utils/UniqueNames.h"
 
-#include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
+#include "nibble/Dialect/Onnx/IR/ValueNames.h"
 
 using namespace mlir;
 using namespace nibble;
@@ -14,11 +14,8 @@ using namespace nibble::onnx;
 
 static void addInterface(GraphAttr graph, llvm::StringSet<> &names) {
   for (ArrayAttr entries : {graph.getInputs(), graph.getOutputs()})
-    for (Attribute entry : entries) {
-      auto info = dyn_cast<ValueInfoAttr>(entry);
-      names.insert(info ? info.getName().getValue()
-                        : cast<StringAttr>(entry).getValue());
-    }
+    for (Attribute entry : entries)
+      names.insert(getEntryName(entry));
 }
 
 UniqueNames::UniqueNames(ModuleOp module) {

@@ -47,6 +47,14 @@ MatrixSource getMatrixSource(mlir::Value value);
 /// summed over (MatMul, Gemm), or that a row of a table runs along (Gather).
 unsigned getReductionAxis(onnx::NodeOp node, bool transposed);
 
+/// The dimension of a matrix that will be quantized (nibble.encoding) along
+/// which its blocks run: that which products are summed over.
+unsigned getChosenAxis(onnx::ConstantOp constant);
+
+/// `scheme` with scales of the type that the ops which hold weights of
+/// `element` want.
+Scheme withScalesFor(Scheme scheme, mlir::Type element);
+
 /// The encoding of a matrix by `scheme` with its groups along `reductionAxis`.
 QuantizedAttr getEncoding(mlir::MLIRContext *context, const Scheme &scheme,
                           unsigned reductionAxis);

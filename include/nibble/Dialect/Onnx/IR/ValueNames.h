@@ -18,6 +18,9 @@ namespace nibble::onnx {
 /// argument of its block.
 std::vector<std::string> getInputNames(GraphAttr graph, mlir::Block &block);
 
+/// The name of an entry of a graph's inputs or outputs.
+llvm::StringRef getEntryName(mlir::Attribute entry);
+
 /// The names of the outputs of a graph.
 std::vector<std::string> getOutputNames(GraphAttr graph);
 
