@@ -213,10 +213,8 @@ void AssignSchemes::assign(ConstantOp constant, const Weight &weight) {
     return keep(constant, weight,
                 "is read along both of its dimensions; one scheme cannot "
                 "serve both");
-  if (type.getNumElements() < std::max<int64_t>(minElements, 1))
-    return keep(constant, weight,
-                "has fewer than " + Twine(minElements.getValue()) +
-                    " elements");
+  if (type.getNumElements() == 0)
+    return keep(constant, weight, "has no elements");
   if (!chosen)
     return keep(constant, weight,
                 rule      ? "is kept by a rule"

@@ -1,6 +1,6 @@
 // RUN: nibble-opt %s --nibble-assign-schemes | FileCheck %s
 // RUN: nibble-opt %s --nibble-assign-schemes="scheme=w4g32s rules=*gemm*=keep,op:Gather=w8g16" | FileCheck %s --check-prefix=RULES
-// RUN: nibble-opt %s --nibble-assign-schemes="min-elements=100000" | FileCheck %s --check-prefix=SMALL
+// RUN: nibble-opt %s --nibble-assign-schemes="rules=smaller:100000=keep" | FileCheck %s --check-prefix=SMALL
 // RUN: nibble-opt %s --nibble-assign-schemes="rules=smaller:2049=keep,larger:4095=w8c" | FileCheck %s --check-prefix=SIZE
 // RUN: not nibble-opt %s --nibble-assign-schemes="rules=larger:many=w8c" 2>&1 | FileCheck %s --check-prefix=NUMBER
 // RUN: not nibble-opt %s --nibble-assign-schemes="scheme=w9q" 2>&1 | FileCheck %s --check-prefix=SCHEME

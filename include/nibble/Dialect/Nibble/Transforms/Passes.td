@@ -45,9 +45,7 @@ def NibbleAssignSchemes : Pass<"nibble-assign-schemes", "::mlir::ModuleOp"> {
     Option<"scheme", "scheme", "std::string", "\"w4g128\"",
            "Scheme of the weights that no rule names">,
     ListOption<"rules", "rules", "std::string",
-               "Rules `pattern=scheme`, the first match decides">,
-    Option<"minElements", "min-elements", "int64_t", "0",
-           "Leave weights with fewer elements as they are">
+               "Rules `pattern=scheme`, the first match decides">
   ];
   let statistics = [
     Statistic<"numAssigned", "assigned", "Weights that will be quantized">,
