@@ -70,15 +70,13 @@ def layers(shapes=SHAPES, biases=BIASES):
     return helper.make_model(graph, opset_imports=imports, ir_version=8), weights
 
 
-def session(model, optimized=True):
+def session(model):
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
     # Float32 all through: by default, ONNX Runtime rounds activations to 8 bits where
     # it makes a MatMulNBits from a QDQ pair.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
-    if not optimized:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
@@ -103,10 +101,10 @@ def quantize(model, folder, *options):
     return (onnx.load(target) if done.code == 0 else None), done
 
 
-def check_results(name, quantized, weights, checks, optimized=True):
+def check_results(name, quantized, weights, checks, bits=None):
     """ONNX Runtime computes what the file says, by the oracle, within 1e-5."""
-    interpreter = oracle.Interpreter(quantized)
-    runtime = session(at_full_accuracy(quantized), optimized)
+    interpreter = oracle.Interpreter(quantized, bits)
+    runtime = session(at_full_accuracy(quantized))
     generator = np.random.default_rng(2)
     for rows in ROWS:
         feeds = {

@@ -156,12 +156,15 @@ def transpose(weight):
 class Interpreter:
     """Runs a graph of linear layers in float64.
 
+    bits: how many a code uses, where its container may have more.
     weights: after run(), {name of the activation: Weight} of each quantized layer.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, bits=None):
         self.graph = model.graph
         self.types = {t.name: INTEGERS.get(t.data_type) for t in model.graph.initializer}
+        if bits:
+            self.types = {n: (min(t[0], bits), t[1]) if t else t for n, t in self.types.items()}
         self.constants = {t.name: read_tensor(t) for t in model.graph.initializer}
         self.weights = {}
 

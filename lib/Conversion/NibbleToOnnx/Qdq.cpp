@@ -64,6 +64,15 @@ std::optional<std::string> nibble::whyNotQdq(const StoredWeight &weight) {
   return std::nullopt;
 }
 
+/// The bits of a code in ONNX's container. ONNX Runtime 1.32 fuses 2-bit
+/// weights into wrong products where rows do not fill their bytes.
+static unsigned getQdqContainerBits(const StoredWeight &weight) {
+  unsigned bits = getContainerBits(weight.encoding.getStorage().getBitWidth());
+  ArrayRef<int64_t> shape = weight.type.getShape();
+  bool fillsBytes = shape.empty() || shape.back() % 4 == 0;
+  return bits == 2 && !fillsBytes ? 4 : bits;
+}
+
 int64_t nibble::getQdqOpset(const StoredWeight &weight) {
   StorageAttr storage = weight.encoding.getStorage();
   Granularity granularity = *getGranularity(weight);
@@ -75,15 +84,16 @@ int64_t nibble::getQdqOpset(const StoredWeight &weight) {
     opset = std::max<int64_t>(opset, 19);
   if (storage.isFloat())
     return std::max<int64_t>(opset, storage.getBitWidth() == 4 ? 23 : 19);
-  unsigned container = getContainerBits(storage.getBitWidth());
+  unsigned container = getQdqContainerBits(weight);
   return std::max<int64_t>(opset, container == 2   ? 25
                                   : container == 4 ? 21
                                                    : 10);
 }
 
-/// Codes in the container that ONNX has for them.
+/// Codes in the container that ONNX has for them, of `bits` where they are
+/// integers.
 static std::pair<Type, std::vector<char>>
-packContainer(MLIRContext *context, StorageAttr storage,
+packContainer(MLIRContext *context, StorageAttr storage, unsigned bits,
               const std::vector<uint8_t> &codes) {
   if (storage.isFloat()) {
     std::vector<char> packed(packedBytes(codes.size(), storage.getBitWidth()));
@@ -91,7 +101,6 @@ packContainer(MLIRContext *context, StorageAttr storage,
                      reinterpret_cast<uint8_t *>(packed.data()));
     return {storage.getCodeType(), std::move(packed)};
   }
-  unsigned bits = getContainerBits(storage.getBitWidth());
   Type type = IntegerType::get(context, bits,
                                storage.isSigned() ? IntegerType::Signless
                                                   : IntegerType::Unsigned);
@@ -111,7 +120,8 @@ void nibble::writeQdq(const StoredWeight &weight, OnnxBuilder &builder) {
   else if (granularity.kind == Granularity::Axis)
     gridShape = {weight.type.getDimSize(granularity.axis)};
 
-  auto [codeType, codes] = packContainer(context, storage, weight.codes);
+  unsigned bits = getQdqContainerBits(weight);
+  auto [codeType, codes] = packContainer(context, storage, bits, weight.codes);
   SmallVector<Value> inputs;
   inputs.push_back(builder.makeConstant(weight.name + "_quantized",
                                         weight.type.getShape(), codeType,
@@ -120,7 +130,8 @@ void nibble::writeQdq(const StoredWeight &weight, OnnxBuilder &builder) {
                                       weight.type.getElementType(),
                                       weight.scales));
   if (!weight.zeroPoints.empty()) {
-    auto [zeroType, zeros] = packContainer(context, storage, weight.zeroPoints);
+    auto [zeroType, zeros] =
+        packContainer(context, storage, bits, weight.zeroPoints);
     inputs.push_back(builder.makeConstant(
         weight.name + "_zero_point", gridShape, zeroType, std::move(zeros)));
   }
