@@ -183,11 +183,7 @@ print(times[len(times) // 2], times[min(len(times) - 1, len(times) * 95 // 100)]
 static void showPeer(const BenchCommand &command, ArrayRef<NpyArray> inputs,
                      const Timing &own, llvm::raw_ostream &os) {
   os << "ONNX Runtime   ";
-  std::optional<std::string> python =
-      llvm::sys::Process::GetEnv("NIBBLE_PYTHON");
-  if (!python)
-    if (auto found = llvm::sys::findProgramByName("python3"))
-      python = *found;
+  std::optional<std::string> python = findPython();
   SmallString<128> archive, log;
   if (!python || llvm::sys::fs::createTemporaryFile("nibble", "npz", archive) ||
       llvm::sys::fs::createTemporaryFile("nibble", "log", log)) {

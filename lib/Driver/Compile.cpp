@@ -9,6 +9,7 @@
 #include "Session.h"
 #include "nibble/Driver/Driver.h"
 #include "nibble/Pipelines/Cpu.h"
+#include "nibble/Pipelines/Reference.h"
 #include "nibble/Support/OutputFile.h"
 #include "nibble/Support/Progress.h"
 #include "nibble/Tools/ModelFile.h"
@@ -229,6 +230,8 @@ static LogicalResult runToStage(ModuleOp module, const CompileCommand &command,
   StringRef stage = command.emit;
   PassManager passes(module.getContext());
   passes.addInstrumentation(std::make_unique<StagePrinter>(stage, result));
+  if (command.updateCaches)
+    buildShapesPipeline(passes, /*updateCaches=*/true);
   buildCpuTensorPipeline(passes, options);
   if (stage == "loops" || stage == "llvm")
     buildCpuLoopPipeline(passes, options);
@@ -362,6 +365,7 @@ int nibble::compile(const CompileCommand &command) {
   options.rows = *rows;
   options.compute = command.compute;
   options.weights = command.weights;
+  options.updateCaches = command.updateCaches;
   options.weightsFile = llvm::sys::path::filename(weights).str();
   auto model = EmittedModel::emit(*module, options);
   if (failed(model))

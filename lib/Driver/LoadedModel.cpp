@@ -10,6 +10,7 @@
 #include "Session.h"
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
 #include "nibble/Support/MappedFile.h"
+#include "nibble/Support/Random.h"
 
 #include "llvm/ADT/ScopeExit.h"
 #include "llvm/ADT/StringExtras.h"
@@ -174,7 +175,9 @@ static Expected<std::string> getKey(StringRef path, ModuleOp module,
   std::string text = getProgramStamp() + "\n" +
                      (row ? row->name : StringRef(options.target)).str() +
                      "\n" + (options.reference ? "reference" : "cpu") + "\n" +
-                     options.compute + "\n" + options.variant + "\n";
+                     options.compute + "\n" +
+                     (options.updateCaches ? "caches in place" : "") + "\n" +
+                     options.variant + "\n";
   for (const std::string &file : files) {
     auto hash = hashFile(file);
     if (!hash)
@@ -213,6 +216,7 @@ compileInto(StringRef folder, ModuleOp module, const CacheOptions &options) {
   emit.rows = *rows;
   emit.weightsFile = "model.weights";
   emit.compute = options.compute;
+  emit.updateCaches = options.updateCaches;
   emit.reference = options.reference;
   auto model = EmittedModel::emit(module, emit);
   if (failed(model))
@@ -285,20 +289,12 @@ parseDimensions(ArrayRef<std::string> texts) {
   return sizes;
 }
 
-/// Uniform numbers in [0, 1), the same on every machine (splitmix64).
-static double draw(uint64_t &state) {
-  uint64_t z = (state += 0x9e3779b97f4a7c15);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-  return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
-}
-
 /// Floats in [-1, 1); integers 0 and 1, which are also indices and masks.
 static void fillRandom(nibble_data_type type, uint64_t &state,
                        std::vector<char> &bytes) {
   size_t size = type.bits / 8;
   for (size_t at = 0; at + size <= bytes.size(); at += size) {
-    double number = draw(state);
+    double number = drawUniform(state);
     float single = static_cast<float>(2 * number - 1);
     double wide = single;
     uint32_t bits;

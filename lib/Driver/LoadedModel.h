@@ -66,6 +66,8 @@ struct CacheOptions {
   std::string target = "native";
   /// How products with integer codes are computed (CpuOptions).
   std::string compute = "i8";
+  /// Write caches in place (--onnx-update-caches).
+  bool updateCaches = false;
   /// Compile by the reference pipeline.
   bool reference = false;
   /// Compile again, and keep nothing.

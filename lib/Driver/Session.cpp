@@ -13,6 +13,8 @@
 
 #include "mlir/IR/DialectRegistry.h"
 #include "llvm/Support/FileSystem.h"
+#include "llvm/Support/Process.h"
+#include "llvm/Support/Program.h"
 #include "llvm/Support/raw_ostream.h"
 
 #include <set>
@@ -33,6 +35,14 @@ Session::Session() : context(makeRegistry(), MLIRContext::Threading::DISABLED) {
 int nibble::fail(const llvm::Twine &message) {
   llvm::errs() << "error: " << message << "\n";
   return ExitFailure;
+}
+
+std::optional<std::string> nibble::findPython() {
+  if (auto chosen = llvm::sys::Process::GetEnv("NIBBLE_PYTHON"))
+    return chosen;
+  if (auto found = llvm::sys::findProgramByName("python3"))
+    return *found;
+  return std::nullopt;
 }
 
 uint64_t nibble::getFileSize(StringRef path, ModuleOp module) {

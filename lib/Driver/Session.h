@@ -10,6 +10,9 @@
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/MLIRContext.h"
 
+#include <optional>
+#include <string>
+
 namespace nibble {
 
 /// A context with Nibble's dialects whose diagnostics go to standard error.
@@ -24,6 +27,10 @@ private:
 
 /// Prints "error: …" and returns ExitFailure.
 int fail(const llvm::Twine &message);
+
+/// The Python that runs what only Python has: that of NIBBLE_PYTHON, or
+/// `python3`, or none.
+std::optional<std::string> findPython();
 
 /// Size of the file at `path` and of the other files that `module`, which was
 /// read from it, keeps its weights in.

@@ -6,6 +6,8 @@
 
 #include "Verify.h"
 
+#include "Session.h"
+
 #include "nibble/Dialect/Onnx/IR/TensorData.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -136,14 +138,9 @@ struct ScriptResult {
 } // namespace
 
 static std::optional<ScriptResult> runInPython(StringRef path) {
-  std::optional<std::string> python =
-      llvm::sys::Process::GetEnv("NIBBLE_PYTHON");
-  if (!python) {
-    auto found = llvm::sys::findProgramByName("python3");
-    if (!found)
-      return std::nullopt;
-    python = *found;
-  }
+  std::optional<std::string> python = findPython();
+  if (!python)
+    return std::nullopt;
   SmallString<128> outputPath;
   if (llvm::sys::fs::createTemporaryFile("nibble", "log", outputPath))
     return std::nullopt;

@@ -25,10 +25,12 @@
 using namespace mlir;
 using namespace nibble;
 
-void nibble::buildShapesPipeline(OpPassManager &passes) {
+void nibble::buildShapesPipeline(OpPassManager &passes, bool updateCaches) {
   passes.addPass(onnx::createOnnxInlineFunctions());
   passes.addPass(onnx::createOnnxChooseBranches());
   passes.addPass(onnx::createOnnxInferShapes());
+  if (updateCaches)
+    passes.addPass(onnx::createOnnxUpdateCaches());
   // {func, onnx}
 }
 

@@ -26,7 +26,7 @@ class Tensor(ctypes.Structure):
 class Value(ctypes.Structure):
     _fields_ = [("name", ctypes.c_char_p), ("dtype", DataType), ("ndim", ctypes.c_int32),
                 ("shape", ctypes.POINTER(ctypes.c_int64)),
-                ("dimensions", ctypes.POINTER(ctypes.c_char_p))]
+                ("dimensions", ctypes.POINTER(ctypes.c_char_p)), ("updated", ctypes.c_int32)]
 
 
 # DLPack's codes of the types that NumPy has.

@@ -23,7 +23,7 @@ import support
 NIBBLE = support.tool("nibble")
 TRANSLATE = support.tool("nibble-translate")
 VERBS = ("quantize", "inspect", "diff", "convert", "compile", "run", "bench", "verify",
-         "test-onnx", "kernels")
+         "generate", "test-onnx", "kernels")
 # A reader does these once, before anything else.
 SETTING_UP = ("git", "cd", "sudo")
 

@@ -272,6 +272,9 @@ static void addCompile(CLI::App &app, int &exitCode) {
              {"file", WeightsPlace::File}},
             "In the library, in a file of their own, or by their size "
             "(default: auto, 16 MiB)");
+  verb->add_flag("--update-caches", command->updateCaches,
+                 "Take caches that grow as buffers with room for more, which a "
+                 "run writes to in place, instead of returning a copy");
   verb->add_option("--emit", command->emit,
                    "Print a stage of the compilation instead (to -o or "
                    "standard output)")
@@ -320,6 +323,56 @@ static void addRun(CLI::App &app, int &exitCode) {
                "  $ nibble run m.onnx --inputs x.npz --outputs y.npz\n"
                "  $ nibble run m.onnx --random --dim batch=4");
   verb->callback([command, &exitCode] { exitCode = run(*command); });
+}
+
+static void addGenerate(CLI::App &app, int &exitCode) {
+  auto command = std::make_shared<GenerateCommand>();
+  CLI::App *verb =
+      app.add_subcommand("generate", "Continue a text by a language model");
+  verb->add_option("model", command->input,
+                   "A causal language model, best with a cache (inputs past…, "
+                   "outputs present…)")
+      ->required();
+  auto *tokenizer = verb->add_option("--tokenizer", command->tokenizer,
+                                     "The model's tokenizer.json; reading it "
+                                     "takes Python's package tokenizers");
+  auto *prompt =
+      verb->add_option("--prompt", command->prompt, "The text to continue");
+  auto *ids = verb->add_option("--prompt-ids", command->promptIds,
+                               "The tokens to continue, by their numbers: "
+                               "1,2,3")
+                  ->delimiter(',');
+  tokenizer->needs(prompt);
+  prompt->needs(tokenizer);
+  ids->excludes(prompt)->excludes(tokenizer);
+  verb->add_option("--tokens", command->tokens, "Tokens to add at most")
+      ->check(CLI::Range(1u, 1u << 20))
+      ->capture_default_str();
+  verb->add_option("--temperature", command->temperature,
+                   "0 takes the likeliest token each time; above, tokens are "
+                   "drawn by their probability at this temperature")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  verb->add_option("--seed", command->seed, "Of what is drawn")
+      ->capture_default_str();
+  verb->add_option("--target", command->target, "The instruction set")
+      ->capture_default_str();
+  verb->add_option("--threads", command->threads,
+                   "Threads to use, 0: one a core; never changes the result")
+      ->capture_default_str();
+  verb->add_flag("--no-cache", command->noCache,
+                 "Compile again, and keep nothing");
+  verb->add_flag("--json", command->json,
+                 "Print tokens and times as JSON, and no text");
+  verb->add_flag("--quiet", command->quiet, "Print the text only");
+  verb->footer("Ends with the first special token of the tokenizer.\n\n"
+               "Examples:\n"
+               "  $ nibble generate m.onnx --prompt-ids 1,2,3 --tokens 8");
+  verb->callback([command, &exitCode] {
+    if (command->prompt.empty() && command->promptIds.empty())
+      throw CLI::RequiredError("--prompt or --prompt-ids");
+    exitCode = generate(*command);
+  });
 }
 
 static void addVerify(CLI::App &app, int &exitCode) {
@@ -401,6 +454,7 @@ static int runCommand(int argc, char **argv) {
   addTestOnnx(app, exitCode);
   addCompile(app, exitCode);
   addRun(app, exitCode);
+  addGenerate(app, exitCode);
   addVerify(app, exitCode);
   addBench(app, exitCode);
   addKernels(app, exitCode);

@@ -135,6 +135,8 @@ struct CompileCommand {
   /// What the functions of the C interface start with; empty: after the output.
   std::string name;
   WeightsPlace weights = WeightsPlace::Auto;
+  /// Make caches that grow buffers that are written in place.
+  bool updateCaches = false;
   /// A stage to print instead of a library: onnx, linalg, nibble, loops, llvm,
   /// llvm-ir, asm, obj.
   std::string emit;
@@ -165,6 +167,28 @@ struct RunCommand {
 
 /// Runs a model once. What was compiled stays in $XDG_CACHE_HOME/nibble.
 int run(const RunCommand &command);
+
+struct GenerateCommand {
+  std::string input;
+  /// A tokenizer.json and a text, or the tokens themselves.
+  std::string tokenizer, prompt;
+  std::vector<int64_t> promptIds;
+  /// How many tokens are added at most.
+  unsigned tokens = 64;
+  /// 0: always the likeliest token; else one by its probability at this
+  /// temperature.
+  double temperature = 0;
+  uint64_t seed = 0;
+  std::string target = "native";
+  /// 0: one a core.
+  unsigned threads = 0;
+  bool noCache = false;
+  bool json = false;
+  bool quiet = false;
+};
+
+/// Continues a text by a causal language model and prints it token by token.
+int generate(const GenerateCommand &command);
 
 struct VerifyCommand {
   std::string input;

@@ -24,8 +24,10 @@ struct ReferenceOptions : mlir::PassPipelineOptions<ReferenceOptions> {
 };
 
 /// {func, onnx} ⇒ {func, onnx}: a graph whose types are known, without local
-/// functions and choices that are known.
-void buildShapesPipeline(mlir::OpPassManager &passes);
+/// functions and choices that are known; with `updateCaches`, the caches that
+/// grow are buffers that a run changes.
+void buildShapesPipeline(mlir::OpPassManager &passes,
+                         bool updateCaches = false);
 
 /// {func, onnx} ⇒ {func, onnx, nibble}: a graph whose types are known, with
 /// quantized ops in the nibble dialect and no local functions.

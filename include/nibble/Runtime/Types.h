@@ -58,6 +58,8 @@ typedef struct nibble_value {
   /* The names of the dimensions; null where one has none. Dimensions of the
    * same name have the same size. */
   const char *const *dimensions;
+  /* Not 0 for an input that a run changes: a cache with room for more. */
+  int32_t updated;
 } nibble_value;
 
 /* NOLINTEND(readability-identifier-naming) */

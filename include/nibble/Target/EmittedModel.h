@@ -40,6 +40,8 @@ struct EmitOptions {
   std::string weightsFile;
   /// How products with integer codes are computed (CpuOptions).
   std::string compute = "i8";
+  /// Write caches in place (--onnx-update-caches).
+  bool updateCaches = false;
   /// Lower by the reference pipeline instead of the one for CPUs.
   bool reference = false;
 };

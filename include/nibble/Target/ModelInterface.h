@@ -21,6 +21,8 @@ struct ModelInterface {
   struct Value {
     std::string name;
     mlir::RankedTensorType type;
+    /// An input that a run changes (--onnx-update-caches).
+    bool updated = false;
   };
   std::vector<Value> inputs, outputs;
 };

@@ -245,6 +245,30 @@ static LogicalResult unsqueezeDynamically(NodeContext &context) {
   return reshapeTo(context, sizes);
 }
 
+/// `tensor` with dimensions of 1 at `axes`, as a view: a part of a buffer,
+/// which a reshape would have to copy, gets them too.
+static Value insertDimensions(NodeContext &context, Value tensor,
+                              ArrayRef<int64_t> axes,
+                              ArrayRef<OpFoldResult> sizes) {
+  if (sizes.size() == axes.size())
+    return buildReshape(context, tensor, sizes);
+  // A new dimension belongs to the old one behind it, or else to the last one.
+  SmallVector<ReassociationIndices> groups(1);
+  size_t count = sizes.size() - axes.size();
+  for (int64_t axis = 0; axis < static_cast<int64_t>(sizes.size()); ++axis) {
+    groups.back().push_back(axis);
+    if (!llvm::is_contained(axes, axis) && groups.size() < count)
+      groups.emplace_back();
+  }
+  SmallVector<Value> dynamic;
+  SmallVector<int64_t> shape;
+  dispatchIndexOpFoldResults(sizes, dynamic, shape);
+  auto type = RankedTensorType::get(
+      shape, cast<RankedTensorType>(tensor.getType()).getElementType());
+  return tensor::ExpandShapeOp::create(context.rewriter, context.loc, type,
+                                       tensor, groups, sizes);
+}
+
 static LogicalResult convertUnsqueeze(NodeContext &context) {
   if (hasDynamicAxes(context, 1))
     return unsqueezeDynamically(context);
@@ -266,7 +290,8 @@ static LogicalResult convertUnsqueeze(NodeContext &context) {
     sizes.push_back(isNew ? OpFoldResult(context.rewriter.getIndexAttr(1))
                           : *next++);
   }
-  return reshapeTo(context, sizes);
+  return context.replace(
+      insertDimensions(context, context.getInput(0), *axes, sizes));
 }
 
 //===----------------------------------------------------------------------===//

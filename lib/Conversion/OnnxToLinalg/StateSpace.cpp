@@ -10,7 +10,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "NodeConversion.h"
+#include "Indexing.h"
 
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -480,10 +480,71 @@ static LogicalResult convertTensorScatter(NodeContext &context) {
       }));
 }
 
+//===----------------------------------------------------------------------===//
+// What --onnx-update-caches leaves
+//===----------------------------------------------------------------------===//
+
+namespace {
+/// A part of a buffer along its growing dimension.
+struct CachePart {
+  CachePart(NodeContext &context, OpFoldResult start, OpFoldResult size,
+            int64_t axis)
+      : sizes(context.getSizes(context.getInput(0))),
+        offsets(sizes.size(), context.rewriter.getIndexAttr(0)),
+        strides(sizes.size(), context.rewriter.getIndexAttr(1)) {
+    offsets[axis] = start;
+    sizes[axis] = size;
+  }
+  Sizes sizes, offsets, strides;
+};
+} // namespace
+
+/// What a cache holds before the run: (buffer, length).
+static LogicalResult convertPrefix(NodeContext &context) {
+  int64_t axis = context.node.getInt("axis", 0);
+  Value length = context.extractIndex(context.getInput(1), 0);
+  CachePart part(context, context.rewriter.getIndexAttr(0), length, axis);
+  return context.replace(tensor::ExtractSliceOp::create(
+                             context.rewriter, context.loc, context.getInput(0),
+                             part.offsets, part.sizes, part.strides)
+                             .getResult());
+}
+
+/// A cache with new entries behind its old ones: (buffer, entries, length).
+static LogicalResult convertAppend(NodeContext &context) {
+  int64_t axis = context.node.getInt("axis", 0);
+  Value buffer = context.getInput(0), entries = context.getInput(1);
+  for (int64_t other = 0; other < context.getInputType(0).getRank(); ++other)
+    if (other != axis)
+      checkSameSize(context, 0, other, 1, other);
+  OpBuilder &builder = context.rewriter;
+  ScalarBuilder scalar = context.scalar();
+  Value length = context.extractIndex(context.getInput(2), 0);
+  OpFoldResult added = getSize(builder, context.loc, entries, axis);
+  Value total = scalar.add(length, context.toValue(added));
+  Value capacity = context.toValue(getSize(builder, context.loc, buffer, axis));
+  Value fits = arith::AndIOp::create(builder, context.loc,
+                                     scalar.lessEqual(scalar.index(0), length),
+                                     scalar.lessEqual(total, capacity));
+  context.check(fits, "the cache has no room for past_length and the new "
+                      "entries; pass buffers with a larger capacity");
+  CachePart behind(context, length, added, axis),
+      all(context, builder.getIndexAttr(0), total, axis);
+  Value updated = tensor::InsertSliceOp::create(builder, context.loc, entries,
+                                                buffer, behind.offsets,
+                                                behind.sizes, behind.strides);
+  return context.replace(tensor::ExtractSliceOp::create(builder, context.loc,
+                                                        updated, all.offsets,
+                                                        all.sizes, all.strides)
+                             .getResult());
+}
+
 void nibble::addStateSpaceConversions(NodeConversions &conversions) {
   conversions.add("LinearAttention", 27, [](NodeContext &context) {
     return LinearAttentionBuilder(context).convert();
   });
   conversions.add("CausalConvWithState", 27, convertCausalConv);
   conversions.add("TensorScatter", 24, convertTensorScatter);
+  conversions.add("nibble", "Prefix", 0, convertPrefix);
+  conversions.add("nibble", "Append", 0, convertAppend);
 }

@@ -104,8 +104,10 @@ LogicalResult EmittedModel::addRow(ModuleOp module, const TargetRow &target) {
   row.target = &target;
   auto main = module.lookupSymbol<func::FuncOp>("main");
   for (unsigned i = 0; i < main.getNumArguments(); ++i) {
+    bool updated = main.getArgAttr(i, onnx::kUpdatedAttrName) != nullptr;
     main.setArgAttr(i, "bufferization.writable",
-                    BoolAttr::get(module.getContext(), false));
+                    BoolAttr::get(module.getContext(), updated));
+    main.removeArgAttr(i, onnx::kUpdatedAttrName);
     auto value =
         main.getArgAttrOfType<DenseResourceElementsAttr>(i, kWeightAttrName);
     if (!value)
@@ -215,9 +217,10 @@ Constant *InfoBuilder::values(ArrayRef<ModelInterface::Value> values) {
     }
     DataType type = getDataType(value.type.getElementType());
     Constant *lanes = ConstantInt::get(llvm::Type::getInt16Ty(context), 1);
-    records.push_back(record(
-        {text(value.name), record({byte(type.code), byte(type.bits), lanes}),
-         half(value.type.getRank()), words(shape), table(names)}));
+    records.push_back(record({text(value.name),
+                              record({byte(type.code), byte(type.bits), lanes}),
+                              half(value.type.getRank()), words(shape),
+                              table(names), half(value.updated)}));
   }
   return table(records);
 }
@@ -379,7 +382,7 @@ loadRuntime(StringRef triple, llvm::LLVMContext &context) {
 FailureOr<std::unique_ptr<EmittedModel>>
 EmittedModel::emit(ModuleOp module, const EmitOptions &options) {
   PassManager shapes(module.getContext());
-  buildShapesPipeline(shapes);
+  buildShapesPipeline(shapes, options.updateCaches);
   if (failed(shapes.run(module)))
     return failure();
   auto interface = readInterface(module);

@@ -190,7 +190,8 @@ static void writeParameter(const Parameter &parameter, bool isInput,
                            llvm::raw_ostream &os) {
   int64_t rank = parameter.value.type.getRank();
   StringRef constant = isInput ? "const " : "";
-  os << ",\n    " << constant << getCType(parameter.value.type.getElementType())
+  os << ",\n    " << (parameter.value.updated ? "" : constant)
+     << getCType(parameter.value.type.getElementType())
      << (isInput ? " *" : " **") << parameter.name;
   if (rank > 0)
     os << ", " << constant << "int64_t " << parameter.name << "_shape[" << rank
@@ -204,7 +205,8 @@ static void writeCall(const ModelInterface &interface, StringRef name,
   std::vector<Parameter> outputs = nameParameters(interface.outputs, names);
   os << "\n/* Runs the model on typed arrays, row-major:\n";
   for (const Parameter &input : inputs)
-    os << " *   in   " << input.name << ": " << describe(input.value) << "\n";
+    os << " *   in   " << input.name << ": " << describe(input.value)
+       << (input.value.updated ? ", updated in place" : "") << "\n";
   for (const Parameter &output : outputs)
     os << " *   out  " << output.name << ": " << describe(output.value) << "\n";
   os << " * Outputs are allocated, their shapes filled in; " << name

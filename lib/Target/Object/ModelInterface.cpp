@@ -50,6 +50,8 @@ FailureOr<ModelInterface> nibble::readInterface(ModuleOp module) {
       failed(collect(main, main.getResultTypes(), "output", outputs,
                      interface.outputs)))
     return failure();
+  for (auto [index, input] : llvm::enumerate(interface.inputs))
+    input.updated = main.getArgAttr(index, onnx::kUpdatedAttrName) != nullptr;
   return interface;
 }
 

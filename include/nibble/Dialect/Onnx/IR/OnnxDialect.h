@@ -36,6 +36,8 @@ inline constexpr llvm::StringLiteral kFunctionAttrName = "onnx.function";
 inline constexpr llvm::StringLiteral kIRVersionAttrName = "onnx.ir_version";
 inline constexpr llvm::StringLiteral kOpsetsAttrName = "onnx.opsets";
 inline constexpr llvm::StringLiteral kExtrasAttrName = "onnx.extras";
+/// Of an argument of main: a buffer that a run changes (--onnx-update-caches).
+inline constexpr llvm::StringLiteral kUpdatedAttrName = "onnx.updated";
 
 /// One dimension of a shape: a size, or unknown with or without a name.
 struct Dimension {

@@ -167,6 +167,44 @@ def OnnxChooseBranches : Pass<"onnx-choose-branches", "::mlir::ModuleOp"> {
   let dependentDialects = ["::nibble::onnx::OnnxDialect"];
 }
 
+def OnnxUpdateCaches : Pass<"onnx-update-caches", "::mlir::ModuleOp"> {
+  let summary = "Caches that grow become buffers that are written in place";
+  let description = [{
+    A decoder with a cache takes the keys and values of all tokens so far and gives
+    them back with those of the new tokens behind them, a copy for each token. This
+    pass finds every input that is only joined with something (and asked for its
+    shape) where the joined tensor is an output too. The input becomes a
+    buffer with room for more, `onnx.updated`; the output goes away; and a new input
+    `past_length` says how many entries the buffers hold before the run. Code
+    writes new entries behind them.
+
+    ```mlir
+    func.func @main(%x: …, %past: tensor<1x3x?x64xf32, #onnx.dims<"past">>) … {
+      %present = onnx.node "Concat"(%past, %new) outputs ["present"] {axis = 2 : i64} : …
+      %scores = onnx.node "MatMul"(%query, %present) … : …
+      return %scores, %present : …
+    }
+    ```
+    ⇒
+    ```mlir
+    func.func @main(%x: …, %cache: tensor<1x3x?x64xf32, #onnx.dims<"capacity">>
+                        {onnx.updated}, %length: tensor<1xi64>) … {
+      %present = onnx.node "Append" in "nibble"(%cache, %new, %length) outputs ["present"]
+        {axis = 2 : i64} : …
+      %scores = onnx.node "MatMul"(%query, %present) … : …
+      return %scores : …
+    }
+    ```
+
+    A cache whose growing dimension has another name than that of the first one, or
+    that something else reads, stays as it is. The pass is for models that are
+    compiled, not for ones that are exported again. Types must be known
+    (`onnx-infer-shapes`).
+  }];
+  let statistics = [Statistic<"numCaches", "caches", "Caches updated in place">];
+  let dependentDialects = ["::nibble::onnx::OnnxDialect"];
+}
+
 def OnnxFoldAffine : Pass<"onnx-fold-affine", "::mlir::ModuleOp"> {
   let summary = "Put products and sums with constants into convolutions";
   let description = [{
