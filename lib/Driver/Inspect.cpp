@@ -5,11 +5,14 @@
 //===----------------------------------------------------------------------===//
 
 #include "Session.h"
+#include "nibble/Conversion/Passes.h"
+#include "nibble/Dialect/Onnx/Transforms/Passes.h"
 #include "nibble/Driver/Driver.h"
 #include "nibble/Report/ModelReport.h"
 #include "nibble/Support/Progress.h"
 #include "nibble/Tools/ModelFile.h"
 
+#include "mlir/Pass/PassManager.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/raw_ostream.h"
 
@@ -114,6 +117,49 @@ static void printMemory(const InspectCommand &command,
        << device.name << "\n";
 }
 
+/// Nodes that Nibble itself cannot run, by op type; std::nullopt where local
+/// functions cannot be put in their places.
+static std::optional<std::map<std::string, std::vector<std::string>>>
+findUnsupported(ModuleOp module) {
+  PassManager passes(module.getContext());
+  passes.addPass(onnx::createOnnxInlineFunctions());
+  if (failed(passes.run(module)))
+    return std::nullopt;
+  std::map<std::string, std::vector<std::string>> nodes;
+  for (onnx::NodeOp node : findUnsupportedNodes(module)) {
+    StringRef domain = node.getDomain().value_or("");
+    std::string type =
+        (domain.empty() ? "" : domain + ".").str() + node.getOpType().str();
+    nodes[type].push_back(node.getDisplayName());
+  }
+  return nodes;
+}
+
+static void
+printUnsupported(const std::map<std::string, std::vector<std::string>> &nodes,
+                 llvm::raw_ostream &os) {
+  if (nodes.empty()) {
+    os << "\nnative code: every op has a conversion\n";
+    return;
+  }
+  os << "\nnative code: these have no conversion; other runtimes may run "
+        "them\n";
+  for (const auto &[type, names] : nodes) {
+    os << "  " << type << " " << names.size() << ": ";
+    llvm::interleaveComma(names, os,
+                          [&](StringRef name) { os << "'" << name << "'"; });
+    os << "\n";
+  }
+}
+
+static llvm::json::Object
+toJSON(const std::map<std::string, std::vector<std::string>> &nodes) {
+  llvm::json::Object object;
+  for (const auto &[type, names] : nodes)
+    object[type] = llvm::json::Array(names);
+  return object;
+}
+
 int nibble::inspect(const InspectCommand &command) {
   Session session;
   OwningOpRef<ModuleOp> module =
@@ -122,12 +168,15 @@ int nibble::inspect(const InspectCommand &command) {
     return ExitFailure;
   ModelReport report = describeModel(*module);
   uint64_t fileSize = getFileSize(command.input, *module);
+  auto unsupported = findUnsupported(*module);
   if (command.json) {
     llvm::json::Object object = toJSON(report);
     object["file"] = command.input;
     object["file_bytes"] = fileSize;
     object["memory_bytes"] = countMemory(report, command.context);
     object["context"] = command.context;
+    if (unsupported)
+      object["unsupported"] = toJSON(*unsupported);
     llvm::outs() << llvm::formatv("{0:2}", llvm::json::Value(std::move(object)))
                  << "\n";
     return ExitSuccess;
@@ -136,5 +185,7 @@ int nibble::inspect(const InspectCommand &command) {
   printOps(report, llvm::outs());
   printWeights(command, report, llvm::outs());
   printMemory(command, report, llvm::outs());
+  if (unsupported)
+    printUnsupported(*unsupported, llvm::outs());
   return ExitSuccess;
 }

@@ -217,21 +217,26 @@ static std::string getQualifiedType(NodeOp node) {
   return prefix + node.getOpType().str();
 }
 
-/// One error for all nodes without a conversion; success where there is none.
-static LogicalResult checkSupported(ModuleOp module) {
-  SmallVector<NodeOp> unsupported;
+std::vector<NodeOp> nibble::findUnsupportedNodes(ModuleOp module) {
+  std::vector<NodeOp> unsupported;
   module.walk([&](NodeOp node) {
     StringRef domain = node.getDomain().value_or("");
     if (!getConversions().find(domain, node.getOpType(),
                                getOpsetVersion(node, domain)))
       unsupported.push_back(node);
   });
+  return unsupported;
+}
+
+/// One error for all nodes without a conversion; success where there is none.
+static LogicalResult checkSupported(ModuleOp module) {
+  std::vector<NodeOp> unsupported = findUnsupportedNodes(module);
   if (unsupported.empty())
     return success();
   constexpr size_t shown = 8;
   std::string names;
   llvm::raw_string_ostream os(names);
-  for (NodeOp node : ArrayRef(unsupported).take_front(shown))
+  for (NodeOp node : ArrayRef<NodeOp>(unsupported).take_front(shown))
     os << (names.empty() ? "" : ", ") << getQualifiedType(node) << " ('"
        << node.getDisplayName() << "')";
   if (unsupported.size() > shown)
