@@ -221,7 +221,26 @@ static void showPeer(const BenchCommand &command, ArrayRef<NpyArray> inputs,
                       middle / own.getMedian());
 }
 
+//===----------------------------------------------------------------------===//
+// The machine
+//===----------------------------------------------------------------------===//
+
+/// Prints what bounds every model on this machine.
+static void showMachine(unsigned threads, llvm::raw_ostream &os) {
+  os << llvm::formatv("threads          {0}\n"
+                      "memory           {1:f2} GB/s read\n"
+                      "f32 multiply-add {2:f1} GOP/s\n",
+                      threads, 1e-9 * measureReadBandwidth(threads),
+                      1e-9 * measureMultiplyAdd(threads));
+  if (double bytes = measureByteProducts(threads); bytes > 0)
+    os << llvm::formatv("byte products    {0:f1} GOP/s\n", 1e-9 * bytes);
+}
+
 int nibble::bench(const BenchCommand &command) {
+  if (command.input.empty()) {
+    showMachine(command.threads, llvm::outs());
+    return ExitSuccess;
+  }
   // What the OpenMP runtime reads when the library is loaded.
   ::setenv("OMP_NUM_THREADS", std::to_string(command.threads).c_str(), 1);
   Session session;

@@ -55,7 +55,8 @@ static void readAll(const std::vector<uint64_t> &words) {
 }
 
 double nibble::measureReadBandwidth(unsigned threads) {
-  constexpr size_t bytes = size_t(256) << 20;
+  // More than the caches of any processor so far.
+  constexpr size_t bytes = size_t(768) << 20;
   const size_t words = bytes / threads / sizeof(uint64_t);
   std::vector<std::vector<uint64_t>> buffers(threads,
                                              std::vector<uint64_t>(words, 1));
@@ -128,4 +129,50 @@ double nibble::measureMultiplyAdd(unsigned threads) {
 #endif
   return getBestRate(threads, 2.0 * 12 * lanes * kTurns,
                      [&](unsigned) { run(); });
+}
+
+//===----------------------------------------------------------------------===//
+// Products of bytes
+//===----------------------------------------------------------------------===//
+
+#if defined(__x86_64__)
+__attribute__((target("avx512f,avx512vnni"))) static void addDotsWide() {
+  __m512i sums[12];
+  for (__m512i &sum : sums)
+    sum = _mm512_set1_epi32(static_cast<int>(start));
+  __m512i factor = _mm512_set1_epi8(static_cast<char>(start));
+  for (int i = 0; i < kTurns; ++i)
+    for (__m512i &sum : sums)
+      sum = _mm512_dpbusd_epi32(sum, factor, factor);
+  for (int i = 1; i < 12; ++i)
+    sums[0] = _mm512_add_epi32(sums[0], sums[i]);
+  sink = static_cast<uint64_t>(_mm512_reduce_add_epi32(sums[0]));
+}
+
+__attribute__((target("avx2"))) static void addPairs() {
+  __m256i sums[12];
+  __m256i factor = _mm256_set1_epi8(static_cast<char>(start));
+  for (__m256i &sum : sums)
+    sum = factor;
+  for (int i = 0; i < kTurns; ++i)
+    for (__m256i &sum : sums)
+      sum = _mm256_maddubs_epi16(sum, factor);
+  for (int i = 1; i < 12; ++i)
+    sums[0] = _mm256_add_epi16(sums[0], sums[i]);
+  sink = static_cast<uint64_t>(_mm256_extract_epi32(sums[0], 0));
+}
+#endif
+
+double nibble::measureByteProducts(unsigned threads) {
+#if defined(__x86_64__)
+  auto measure = [&](unsigned bytes, void (*run)()) {
+    return getBestRate(threads, 2.0 * 12 * bytes * kTurns,
+                       [&](unsigned) { run(); });
+  };
+  if (__builtin_cpu_supports("avx512vnni"))
+    return measure(64, addDotsWide);
+  if (__builtin_cpu_supports("avx2"))
+    return measure(32, addPairs);
+#endif
+  return 0;
 }

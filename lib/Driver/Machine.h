@@ -17,6 +17,11 @@ double measureReadBandwidth(unsigned threads);
 /// vector registers, measured now; the best of a few tries.
 double measureMultiplyAdd(unsigned threads);
 
+/// Multiplications and additions a second that `threads` threads do on bytes
+/// with the best instruction for products of bytes (vpdpbusd, vpmaddubsw),
+/// measured now; 0 where no such instruction is known.
+double measureByteProducts(unsigned threads);
+
 } // namespace nibble
 
 #endif // NIBBLE_LIB_DRIVER_MACHINE_H

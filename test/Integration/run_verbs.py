@@ -170,6 +170,7 @@ def check_bench(checks, run, folder):
                says=["3 calls", "ms median", "GB/s", "GOP/s", "ONNX Runtime"])
     # 2 · 64 · 8 · 4 operations.
     checks.check("0.000 GOP" in done.stdout, done.stdout)
+    run("bench", says=["threads          1", "GB/s read", "f32 multiply-add"])
 
 
 def main():

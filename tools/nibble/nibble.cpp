@@ -400,7 +400,8 @@ static void addBench(CLI::App &app, int &exitCode) {
   auto command = std::make_shared<BenchCommand>();
   CLI::App *verb = app.add_subcommand(
       "bench", "Measure a model beside the machine's limits and a peer");
-  verb->add_option("model", command->input, "The model")->required();
+  verb->add_option("model", command->input,
+                   "The model; without one, the machine's limits alone");
   addInputArguments(verb, command->arguments);
   verb->add_option("--target", command->target, "The instruction set")
       ->capture_default_str();
@@ -412,7 +413,8 @@ static void addBench(CLI::App &app, int &exitCode) {
   verb->add_flag("--no-cache", command->noCache,
                  "Compile again, and keep nothing");
   verb->footer("Examples:\n"
-               "  $ nibble bench m.onnx --random --dim sequence=128");
+               "  $ nibble bench m.onnx --random --dim sequence=128\n"
+               "  $ nibble bench --threads 2");
   verb->callback([command, &exitCode] { exitCode = bench(*command); });
 }
 

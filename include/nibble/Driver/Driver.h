@@ -205,6 +205,7 @@ struct VerifyCommand {
 int verify(const VerifyCommand &command);
 
 struct BenchCommand {
+  /// Empty: the machine's limits alone.
   std::string input;
   InputArguments arguments;
   std::string target = "native";
