@@ -26,12 +26,13 @@ namespace {
 /// Sums over what one channel was.
 struct Channel {
   float min = INFINITY, max = -INFINITY;
-  double sum = 0, squares = 0, count = 0;
+  double sum = 0, magnitudes = 0, squares = 0, count = 0;
 
   void add(float value) {
     min = std::min(min, value);
     max = std::max(max, value);
     sum += value;
+    magnitudes += std::abs(value);
     squares += static_cast<double>(value) * value;
     ++count;
   }
@@ -39,6 +40,7 @@ struct Channel {
     min = std::min(min, other.min);
     max = std::max(max, other.max);
     sum += other.sum;
+    magnitudes += other.magnitudes;
     squares += other.squares;
     count += other.count;
   }
@@ -121,7 +123,8 @@ static void insertProbes(func::FuncOp main,
     if (node.isOnnx("Conv")) {
       probe(node.getInputs()[0], /*isLast=*/false);
       probe(node.getResult(0), /*isLast=*/false);
-    } else if (node.isOnnx("MatMul")) {
+    } else if (node.isOnnx("MatMul") ||
+               (node.isOnnx("Gemm") && node.getInt("transA", 0) == 0)) {
       probe(node.getInputs()[0], /*isLast=*/true);
     }
   }
@@ -136,6 +139,8 @@ static ActivationRange getRange(ArrayRef<Channel> channels) {
     range.mean.push_back(static_cast<float>(mean));
     range.variance.push_back(static_cast<float>(
         std::max(channel.squares / channel.count - mean * mean, 0.0)));
+    range.magnitude.push_back(
+        static_cast<float>(channel.magnitudes / channel.count));
   }
   return range;
 }

@@ -6,6 +6,7 @@
 
 #include "CalibratedQuantizer.h"
 
+#include "Method.h"
 #include "nibble/Calibration/Calibrate.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Nibble/Transforms/QuantizeConstant.h"
@@ -17,19 +18,21 @@
 using namespace mlir;
 using namespace nibble;
 
-std::string nibble::getMethod(const QuantizeCommand &command) {
-  if (!command.method.empty())
-    return command.method;
-  return command.calibration.empty() || command.activations != "float" ? "round"
-                                                                       : "auto";
-}
-
 static RecipeOptions getRecipe(const QuantizeCommand &command) {
   RecipeOptions recipe;
   recipe.damping.damping = command.damping;
-  if (getMethod(command) == "gptq") {
+  switch (getMethod(command).rounding) {
+  case Method::Rounding::Nearest:
+  case Method::Rounding::Calibrated:
+    recipe.rounding = SecondOrderRounding::Nearest;
+    recipe.rounds = 0;
+    break;
+  case Method::Rounding::Gptq:
     recipe.scales = ScaleObjective::MinMax;
     recipe.rounds = 0;
+    break;
+  case Method::Rounding::Recipe:
+    break;
   }
   return recipe;
 }

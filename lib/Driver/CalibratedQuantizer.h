@@ -14,9 +14,6 @@
 
 namespace nibble {
 
-/// How `quantize` chooses codes: the method that was asked for, or the default.
-std::string getMethod(const QuantizeCommand &command);
-
 /// Runs the model on `data` and quantizes its products' weights by what their
 /// inputs are. Other weights with an encoding, such as tables, stay as they
 /// are. `seconds` becomes what the algorithm took for each weight, by name.

@@ -6,6 +6,7 @@
 
 #include "CalibratedQuantizer.h"
 #include "Compile.h"
+#include "Method.h"
 #include "MixedPrecision.h"
 #include "Session.h"
 #include "StageFolder.h"
@@ -13,6 +14,7 @@
 #include "nibble/Calibration/MeasureActivations.h"
 #include "nibble/Conversion/NibbleToOnnx.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
+#include "nibble/Dialect/Nibble/Transforms/RescaleInputs.h"
 #include "nibble/Dialect/Nibble/Transforms/Round.h"
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
 #include "nibble/Driver/Driver.h"
@@ -46,6 +48,7 @@ private:
 
   LogicalResult openData(ModuleOp module);
   LogicalResult prepareActivations(ModuleOp module);
+  LogicalResult scaleWeights(ModuleOp module);
   LogicalResult assign(ModuleOp module);
   LogicalResult quantizeWeights(ModuleOp module);
   LogicalResult round(ModuleOp module);
@@ -117,8 +120,20 @@ LogicalResult Quantizer::prepareActivations(ModuleOp module) {
   auto ranges = measureActivations(module, *calibration, command.threads);
   if (failed(ranges))
     return failure();
+  if (getMethod(command).rescaling == Method::Rescaling::SmoothQuant &&
+      failed(smoothInputs(module, *ranges)))
+    return failure();
   equalizeActivations(module, *ranges);
   return success();
+}
+
+/// Makes the weights that meet large inputs large themselves.
+LogicalResult Quantizer::scaleWeights(ModuleOp module) {
+  if (failed(openData(module)))
+    return failure();
+  auto ranges = measureActivations(module, *calibration, command.threads);
+  return failure(failed(ranges) ||
+                 failed(applyAwq(module, *ranges, command.threads)));
 }
 
 LogicalResult Quantizer::assign(ModuleOp module) {
@@ -219,7 +234,8 @@ LogicalResult Quantizer::quantizeWeights(ModuleOp module) {
   OwningOpRef<ModuleOp> original;
   if (evaluates)
     original = module.clone();
-  if (getMethod(command) != "round" && failed(calibrateAndQuantize(module)))
+  if (getMethod(command).rounding != Method::Rounding::Nearest &&
+      failed(calibrateAndQuantize(module)))
     return failure();
   if (failed(round(module)))
     return failure();
@@ -408,9 +424,15 @@ int Quantizer::checkMethod() {
        (command.format != "auto" && command.format != "matmulnbits")))
     return fail("a budget chooses between schemes of MatMulNBits; leave out "
                 "--activations and --format");
-  if (getMethod(command) == "round" || !command.calibration.empty())
+  Method method = getMethod(command);
+  if (method.rescaling == Method::Rescaling::SmoothQuant &&
+      command.activations == "float")
+    return fail("--method " + command.method +
+                " makes activations easier to quantize at the weights' "
+                "expense; add --activations u8, or take awq");
+  if (!method.needsData() || !command.calibration.empty())
     return ExitSuccess;
-  return fail("--method " + getMethod(command) +
+  return fail("--method " + getMethodName(command) +
               " looks at what the layers compute; give --calib DATA.npz, whose "
               "arrays are called as the model's inputs");
 }
@@ -425,7 +447,7 @@ int Quantizer::run() {
   report.input = command.input;
   report.output = command.output;
   report.scheme = command.scheme;
-  report.method = getMethod(command);
+  report.method = getMethodName(command);
   OwningOpRef<ModuleOp> module =
       loadModel(command.input, &session.getContext());
   if (!module)
@@ -444,6 +466,9 @@ int Quantizer::run() {
     command.json ? printJSON("dry run") : printPlan();
     return ExitSuccess;
   }
+  if (getMethod(command).rescaling == Method::Rescaling::Awq &&
+      failed(scaleWeights(*module)))
+    return ExitFailure;
   if (failed(quantizeWeights(*module)))
     return ExitFailure;
   if (int code = writeChecked(*module))

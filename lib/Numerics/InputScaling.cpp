@@ -138,55 +138,62 @@ static std::vector<double> blockNorms(const DampedHessian &hessian,
   return norms;
 }
 
-static double totalNorm(const DampedHessian &hessian,
-                        const std::vector<float> &x, size_t N,
-                        unsigned threads) {
+/// Σ h[k] x[k, n]².
+static double weightedSquares(const std::vector<float> &h,
+                              const std::vector<float> &x, size_t N) {
   double total = 0;
-  for (double norm : blockNorms(hessian, x, N, hessian.size, threads))
-    total += norm;
+  for (size_t k = 0; k < h.size(); ++k) {
+    double squares = 0;
+    for (size_t n = 0; n < N; ++n)
+      squares += static_cast<double>(x[k * N + n]) * x[k * N + n];
+    total += static_cast<double>(h[k]) * squares;
+  }
   return total;
 }
 
-/// ‖W - s⁻¹ Q(s W)‖².
-static Result<double> scaledLoss(const MatrixView &weight,
+/// Σ h (W - s⁻¹ Q(s W))².
+static Result<double> scaledLoss(const AwqWeight &weight,
                                  const std::vector<float> &scales,
-                                 const DampedHessian &hessian,
-                                 const BlockQuantizerOptions &options) {
-  std::vector<float> scaled = scaleRows(weight, scales);
+                                 const std::vector<float> &inputSquares,
+                                 unsigned threads) {
+  const auto &[matrix, scheme] = weight;
+  std::vector<float> scaled = scaleRows(matrix, scales);
   Result<QuantizedMatrix> rounded = quantizeBlocks(
-      MatrixView::rowMajor(scaled.data(), weight.rows, weight.cols), options);
+      MatrixView::rowMajor(scaled.data(), matrix.rows, matrix.cols),
+      minMaxOptions(scheme, threads));
   if (!rounded)
     return Failure{rounded.error()};
-  std::vector<float> error = dequantize(*rounded, options.threads);
+  std::vector<float> error = dequantize(*rounded, threads);
   for (size_t i = 0; i < error.size(); ++i)
-    error[i] = (scaled[i] - error[i]) / scales[i / weight.cols];
-  return totalNorm(hessian, error, weight.cols, options.threads);
+    error[i] = (scaled[i] - error[i]) / scales[i / matrix.cols];
+  return weightedSquares(inputSquares, error, matrix.cols);
 }
 
 Result<AwqScales>
-nibble::searchAwqScales(const std::vector<MatrixView> &weights,
+nibble::searchAwqScales(const std::vector<AwqWeight> &weights,
                         const std::vector<float> &inputMagnitudes,
-                        const DampedHessian &hessian, const Scheme &scheme,
+                        const std::vector<float> &inputSquares,
                         unsigned threads, unsigned steps) {
-  if (auto failure =
-          checkStatistics(weights, inputMagnitudes, "mean magnitudes"))
-    return *failure;
-  if (hessian.matrix.empty() || hessian.size != inputMagnitudes.size())
-    return Failure{"the search for scales needs the Hessian of the " +
-                   std::to_string(inputMagnitudes.size()) + " inputs"};
-  BlockQuantizerOptions options = minMaxOptions(scheme, threads);
+  std::vector<MatrixView> matrices;
+  for (const AwqWeight &weight : weights)
+    matrices.push_back(weight.matrix);
+  for (const auto &[numbers, what] :
+       {std::pair(&inputMagnitudes, "mean magnitudes"),
+        std::pair(&inputSquares, "mean squares")})
+    if (auto failure = checkStatistics(matrices, *numbers, what))
+      return *failure;
   AwqScales best;
   double norm = 0;
-  for (const MatrixView &weight : weights)
-    norm += totalNorm(hessian,
-                      scaleRows(weight, std::vector<float>(weight.rows, 1.0f)),
-                      weight.cols, threads);
+  for (const MatrixView &matrix : matrices)
+    norm += weightedSquares(
+        inputSquares, scaleRows(matrix, std::vector<float>(matrix.rows, 1.0f)),
+        matrix.cols);
   for (unsigned step = 0; step < std::max(steps, 1u); ++step) {
     double exponent = step / static_cast<double>(std::max(steps, 1u));
     std::vector<float> scales = makeAwqScales(inputMagnitudes, exponent);
     double loss = 0;
-    for (const MatrixView &weight : weights) {
-      Result<double> part = scaledLoss(weight, scales, hessian, options);
+    for (const AwqWeight &weight : weights) {
+      Result<double> part = scaledLoss(weight, scales, inputSquares, threads);
       if (!part)
         return Failure{part.error()};
       loss += norm > 0 ? *part / norm : 0;

@@ -10,11 +10,11 @@ import pathlib
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import helper, numpy_helper
 from onnxruntime import quantization
 
 import support
+from activations import measure_ranges, open_session, ratio
 
 FOLD = ["--onnx-infer-shapes", "--onnx-fold-constants", "--onnx-fold-affine",
         "--onnx-infer-shapes"]
@@ -78,54 +78,9 @@ def small_network(generator):
                              ir_version=8)
 
 
-def open_session(model, optimized=None):
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if optimized:
-        options.optimized_model_filepath = str(optimized)
-    data = model if isinstance(model, bytes) else str(model)
-    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-
-
 def run_all(model, samples):
     session = open_session(model)
     return np.stack([session.run(None, {"x": x})[0] for x in samples])
-
-
-def measure_ranges(path, samples):
-    """What the pass reads, of every product's input and result."""
-    model = onnx.load(path)
-    axes = {}
-    for node in model.graph.node:
-        if node.op_type == "Conv":
-            axes[node.input[0]] = axes[node.output[0]] = 1
-        elif node.op_type == "MatMul":
-            axes[node.input[0]] = -1
-    known = {value.name for value in model.graph.output} | {"x"}
-    for name in axes:
-        if name not in known:
-            model.graph.output.append(helper.make_tensor_value_info(name, 1, None))
-    session = open_session(model.SerializeToString())
-    names = [output.name for output in session.get_outputs()]
-    seen = {name: [] for name in axes}
-    for x in samples:
-        values = dict(zip(names, session.run(None, {"x": x})), x=x)
-        for name, axis in axes.items():
-            moved = np.moveaxis(values[name], axis, 0)
-            seen[name].append(moved.reshape(len(moved), -1))
-    ranges = {}
-    for name, parts in seen.items():
-        whole = np.concatenate(parts, axis=1)
-        ranges[name] = {"min": whole.min(1).tolist(), "max": whole.max(1).tolist(),
-                        "mean": whole.mean(1).tolist(),
-                        "variance": whole.var(1).tolist()}
-    return {"values": ranges}
-
-
-def ratio(float_outputs, outputs):
-    """Signal to noise, in decibels."""
-    noise = float(((float_outputs - outputs) ** 2).sum())
-    return 10 * np.log10(float((float_outputs ** 2).sum()) / max(noise, 1e-30))
 
 
 class Reader(quantization.CalibrationDataReader):
@@ -157,12 +112,13 @@ def check_network(seed, folder, checks):
 
     ranges = folder / f"ranges{seed}.json"
     ranges.write_text(json.dumps(measure_ranges(folded, calibration)))
-    equalize = f"--nibble-equalize-activations=ranges={ranges}"
-    support.must_run(opt, original, *FOLD, equalize, "-o", equal)
+    equalize = [f"--nibble-smooth=ranges={ranges}",
+                f"--nibble-equalize-activations=ranges={ranges}"]
+    support.must_run(opt, original, *FOLD, *equalize, "-o", equal)
     found = ratio(expected, run_all(equal, evaluation))
     checks.check(found > 100, f"seed {seed}: equalizing changed the function ({found:.1f} dB)")
 
-    support.must_run(opt, original, *FOLD, equalize, *QUANTIZE, "-o", quantized)
+    support.must_run(opt, original, *FOLD, *equalize, *QUANTIZE, "-o", quantized)
     onnx.checker.check_model(onnx.load(quantized))
     open_session(quantized, fused)
     kinds = [node.op_type for node in onnx.load(fused).graph.node]

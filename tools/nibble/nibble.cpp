@@ -81,8 +81,11 @@ static void addQuantize(CLI::App &app, int &exitCode) {
   verb->add_option("--method", command->method,
                    "How codes are chosen: auto (the best known recipe: scale "
                    "search, GPTQ, coordinate descent and scale refits), gptq "
-                   "(plain), round (default: auto with --calib, else round)")
-      ->check(CLI::IsMember({"auto", "gptq", "round"}));
+                   "(plain), round; awq (weights that meet large inputs scaled "
+                   "up), smoothquant (inputs scaled down); awq+gptq, "
+                   "smoothquant+auto ... (default: auto with --calib, else "
+                   "round; smoothquant with --activations)")
+      ->check(CLI::IsMember(getMethodNames()));
   verb->add_option("--calib", command->calibration,
                    "Calibration data: an .npz file whose arrays are called as "
                    "the model's inputs, with a leading axis of samples, or a "

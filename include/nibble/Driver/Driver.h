@@ -27,6 +27,10 @@ enum ExitCode {
   ExitNothingQuantized = 3
 };
 
+/// How codes may be chosen: auto, gptq, round, smoothquant, awq, and the last
+/// two before a + and one of the first two.
+std::vector<std::string> getMethodNames();
+
 struct QuantizeCommand {
   std::string input, output;
   /// Scheme of MatMul and Gemm weights, and of embeddings ("keep": as they
@@ -36,7 +40,8 @@ struct QuantizeCommand {
   /// Rules of --nibble-assign-schemes, and globs of what stays in float; globs
   /// come first.
   std::vector<std::string> rules, keep;
-  /// auto, gptq or round; empty: auto with calibration data, round without.
+  /// One of getMethodNames(); empty: smoothquant with activations that are
+  /// quantized, else auto with calibration data, round without.
   std::string method;
   /// An .npz file or a folder of them (CalibrationData.h); empty: none.
   std::string calibration;

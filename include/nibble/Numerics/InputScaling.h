@@ -41,23 +41,29 @@ findSmoothQuantScales(const std::vector<float> &inputMaxima,
 std::vector<float> makeAwqScales(const std::vector<float> &inputMagnitudes,
                                  double exponent);
 
+/// A weight, [K, N], and how it will be stored.
+struct AwqWeight {
+  MatrixView matrix;
+  Scheme scheme;
+};
+
 struct AwqScales {
   std::vector<float> scales; ///< [K]: s W is quantized, x is divided by s
   double exponent = 0;
-  /// Squared errors of the outputs relative to ‖W‖², in the norm of the damped
-  /// Hessian, without scales and with these.
+  /// Expected squared errors of the outputs relative to Σ h w², without scales
+  /// and with these.
   double lossBefore = 0, lossAfter = 0;
 };
 
 /// The best of `steps` exponents 0, 1 / steps, 2 / steps …: the one with the
-/// least error of W - s⁻¹ Q(s W) in the norm of the Hessian (which is the
-/// squared error of the outputs), Q rounding with min/max scales. Never worse
-/// than no scales, exponent 0.
-Result<AwqScales> searchAwqScales(const std::vector<MatrixView> &weights,
+/// least Σ h[k] e[k, n]², where e = W - s⁻¹ Q(s W), Q rounding with min/max
+/// scales, and h = `inputSquares` is the mean square of each input. That is the
+/// squared error of the outputs as far as errors of rounding to nearest are
+/// independent. Never worse than no scales, exponent 0.
+Result<AwqScales> searchAwqScales(const std::vector<AwqWeight> &weights,
                                   const std::vector<float> &inputMagnitudes,
-                                  const DampedHessian &hessian,
-                                  const Scheme &scheme, unsigned threads = 1,
-                                  unsigned steps = 20);
+                                  const std::vector<float> &inputSquares,
+                                  unsigned threads = 1, unsigned steps = 20);
 
 /// AWQ's clipping (the authors' code, auto_clip): for each block the magnitude,
 /// among (1 - i / 20) times the largest, i < 10, to which its weights are

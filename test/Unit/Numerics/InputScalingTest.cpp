@@ -141,25 +141,31 @@ TEST(Awq, SearchFindsTheBestExponent) {
     magnitudes[i % K] += static_cast<float>(std::fabs(inputs[i]) / 200);
   }
   Matrix moments = secondMoments(inputs, K);
-  Matrix damped = dampNaively(moments, K, 0.01);
-  auto hessian = InputHessian(moments, 200).damped({0.01, true});
+  Matrix diagonal(K * K, 0);
+  std::vector<float> squares(K);
+  for (size_t k = 0; k < K; ++k) {
+    squares[k] = static_cast<float>(moments[k * (K + 1)]);
+    diagonal[k * (K + 1)] = squares[k];
+  }
   std::vector<std::vector<float>> weights = {makeWeight(K, 20, 4),
                                              makeWeight(K, 9, 5)};
-  Scheme scheme = *parseScheme("w3g16");
-  auto found = searchAwqScales({view(weights[0], K), view(weights[1], K)},
-                               magnitudes, *hessian, scheme, 2);
+  // Weights of one input may be stored in different ways.
+  std::vector<Scheme> schemes = {*parseScheme("w3g16"), *parseScheme("w2g8")};
+  std::vector<AwqWeight> both = {{view(weights[0], K), schemes[0]},
+                                 {view(weights[1], K), schemes[1]}};
+  auto found = searchAwqScales(both, magnitudes, squares, 2);
   ASSERT_TRUE(found) << found.error();
 
   double norm = 0, least = INFINITY, before = 0, bestExponent = 0;
   for (const std::vector<float> &weight : weights)
-    norm += hessianNorm(weight, K, damped);
+    norm += hessianNorm(weight, K, diagonal);
   for (int step = 0; step < 20; ++step) {
     double loss = 0;
-    for (const std::vector<float> &weight : weights) {
+    for (size_t i = 0; i < 2; ++i) {
       std::vector<float> error;
-      roundScaled(weight, K, makeAwqScales(magnitudes, step / 20.0), scheme,
-                  error);
-      loss += hessianNorm(error, K, damped) / norm;
+      roundScaled(weights[i], K, makeAwqScales(magnitudes, step / 20.0),
+                  schemes[i], error);
+      loss += hessianNorm(error, K, diagonal) / norm;
     }
     if (step == 0)
       before = loss;
@@ -173,12 +179,13 @@ TEST(Awq, SearchFindsTheBestExponent) {
   EXPECT_NEAR(found->lossBefore, before, 1e-4 * before);
   EXPECT_NEAR(found->lossAfter, least, 1e-4 * least);
   EXPECT_EQ(found->scales, makeAwqScales(magnitudes, bestExponent));
-  auto one = searchAwqScales({view(weights[0], K), view(weights[1], K)},
-                             magnitudes, *hessian, scheme, 1);
+  auto one = searchAwqScales(both, magnitudes, squares, 1);
   EXPECT_EQ(one->lossAfter, found->lossAfter);
   magnitudes[3] = NAN;
-  EXPECT_FALSE(
-      searchAwqScales({view(weights[0], K)}, magnitudes, *hessian, scheme));
+  EXPECT_FALSE(searchAwqScales(both, magnitudes, squares));
+  magnitudes[3] = 1;
+  squares.pop_back();
+  EXPECT_FALSE(searchAwqScales(both, magnitudes, squares));
 }
 
 TEST(Awq, ClipsAreTheBestOfTen) {

@@ -25,14 +25,20 @@ static std::vector<float> readNumbers(const llvm::json::Object &object,
   return numbers;
 }
 
+/// Finite numbers >= 0, or none at all.
+static bool isSoundOrEmpty(llvm::ArrayRef<float> numbers, size_t size) {
+  return numbers.empty() ||
+         (numbers.size() == size && llvm::all_of(numbers, [](float number) {
+            return number >= 0 && std::isfinite(number);
+          }));
+}
+
 static bool isSound(const ActivationRange &range) {
   size_t size = range.min.size();
   if (size == 0 || range.max.size() != size || range.mean.size() != size ||
-      (!range.variance.empty() && range.variance.size() != size))
+      !isSoundOrEmpty(range.variance, size) ||
+      !isSoundOrEmpty(range.magnitude, size))
     return false;
-  for (float variance : range.variance)
-    if (!(variance >= 0) || !std::isfinite(variance))
-      return false;
   for (size_t i = 0; i < size; ++i)
     if (!std::isfinite(range.min[i]) || !std::isfinite(range.max[i]) ||
         !std::isfinite(range.mean[i]) || range.min[i] > range.max[i])
@@ -61,7 +67,8 @@ llvm::Expected<ActivationRanges> nibble::readActivationRanges(StringRef path) {
     ActivationRange range;
     if (object)
       range = {readNumbers(*object, "min"), readNumbers(*object, "max"),
-               readNumbers(*object, "mean"), readNumbers(*object, "variance")};
+               readNumbers(*object, "mean"), readNumbers(*object, "variance"),
+               readNumbers(*object, "magnitude")};
     if (!isSound(range))
       return fail("value '" + StringRef(name) +
                   "' needs lists min, max and mean of finite numbers, all of "

@@ -6,7 +6,9 @@
 
 #include "nibble/Dialect/Nibble/Transforms/ActivationRanges.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
+#include "nibble/Dialect/Nibble/Transforms/RescaleInputs.h"
 #include "nibble/Dialect/Nibble/Transforms/ValueNames.h"
+#include "nibble/Dialect/Nibble/Transforms/Weights.h"
 #include "nibble/Dialect/Onnx/Utils/Affine.h"
 #include "nibble/Dialect/Onnx/Utils/NodeBuilder.h"
 #include "nibble/Dialect/Onnx/Utils/Opset.h"
@@ -26,8 +28,6 @@ using namespace nibble::onnx;
 
 /// The codes of an activation are u8: this many steps.
 static constexpr double kSteps = 255;
-/// How much less noise pays for an op.
-static constexpr double kWorthwhile = 2;
 /// An output whose signal is less than so many decibels above the noise of its
 /// codes stays in float.
 static constexpr double kLeastSignal = 32;
@@ -41,23 +41,6 @@ struct Range {
   void include(double a, double b) {
     low = std::min(low, a);
     high = std::max(high, b);
-  }
-};
-
-/// A Conv or MatMul with constant weights, seen as a filter.
-struct Product {
-  NodeOp node;
-  size_t inputs = 0, outputs = 0, groups = 1;
-  /// Only of a Conv.
-  std::optional<Filter> filter;
-  /// [inputs, outputs] of a MatMul.
-  Factors matrix;
-
-  template <typename Function> void forEach(Function function) {
-    if (filter)
-      return filter->forEach(function);
-    for (size_t i = 0; i < matrix.size(); ++i)
-      function(i % outputs, i / outputs, matrix[i]);
   }
 };
 
@@ -76,13 +59,13 @@ public:
 
 private:
   void equalize(NodeOp node);
-  void equalizeConvolution(Product &product, const ActivationRange &input,
+  void equalizeConvolution(Filter &filter, const ActivationRange &input,
                            const ActivationRange &output);
-  void equalizeMatrix(Product &product, const ActivationRange &input);
-  Factors chooseFactors(Product &product, const ActivationRange &range);
-  Range divideInput(Product &product, const ActivationRange &range,
+  void noteInput(NodeOp node, const ActivationRange &input);
+  Factors chooseFactors(Filter &filter, const ActivationRange &range);
+  Range divideInput(Filter &filter, const ActivationRange &range,
                     const Factors &factors);
-  void levelOutput(Product &product, const OutputLevels &levels);
+  void levelOutput(Filter &filter, const OutputLevels &levels);
 
   func::FuncOp graph;
   const ActivationRanges &ranges;
@@ -93,7 +76,7 @@ private:
 } // namespace
 
 //===----------------------------------------------------------------------===//
-// Which products
+// Which convolutions
 //===----------------------------------------------------------------------===//
 
 /// A convolution over single positions: its weights cost more than its
@@ -105,31 +88,6 @@ static bool isVector(Value value) {
                       [](int64_t extent) { return extent == 1; });
 }
 
-static std::optional<Product> readProduct(NodeOp node) {
-  Product product;
-  product.node = node;
-  if (node.isOnnx("Conv")) {
-    product.filter = Filter::read(node);
-    if (!product.filter)
-      return std::nullopt;
-    product.inputs = product.filter->getInputs();
-    product.outputs = product.filter->getOutputs();
-    product.groups = product.filter->groups;
-    return product;
-  }
-  if (!node.isOnnx("MatMul") || node.getInputs().size() != 2 ||
-      !getFloatTensor(node.getInputs()[0]))
-    return std::nullopt;
-  auto matrix = readFactors(node.getInputs()[1]);
-  auto type = getFloatTensor(node.getInputs()[1]);
-  if (!matrix || type.getRank() != 2 || !node.getInputs()[1].hasOneUse())
-    return std::nullopt;
-  product.inputs = type.getDimSize(0);
-  product.outputs = type.getDimSize(1);
-  product.matrix = std::move(*matrix);
-  return product;
-}
-
 //===----------------------------------------------------------------------===//
 // Inputs
 //===----------------------------------------------------------------------===//
@@ -138,44 +96,44 @@ static std::optional<Product> readProduct(NodeOp node) {
 /// share the burden: s = sqrt(max|x| / max|w|), as in SmoothQuant
 /// (arXiv:2211.10438) with alpha 1/2. Where each channel has a filter of its
 /// own that has a scale of its own, s = max|x|. {1} where it is not worthwhile.
-Factors Equalizer::chooseFactors(Product &product,
-                                 const ActivationRange &range) {
+Factors Equalizer::chooseFactors(Filter &filter, const ActivationRange &range) {
+  size_t inputs = filter.getInputs();
   bool depthwise =
-      product.groups == product.inputs && product.groups == product.outputs;
-  if (range.min.size() != product.inputs ||
-      (product.groups != 1 && !depthwise) || product.inputs == 1)
+      filter.groups == inputs && filter.groups == filter.getOutputs();
+  if (range.min.size() != inputs || (filter.groups != 1 && !depthwise) ||
+      inputs == 1)
     return {1};
-  Factors largest(product.inputs, 0), energy(product.inputs, 0);
-  product.forEach([&](size_t, size_t input, double &weight) {
+  Factors largest(inputs, 0), energy(inputs, 0);
+  filter.forEach([&](size_t, size_t input, double &weight) {
     largest[input] = std::max(largest[input], std::abs(weight));
     energy[input] += weight * weight;
   });
-  Factors magnitude(product.inputs);
-  for (size_t i = 0; i < product.inputs; ++i)
+  Factors magnitude(inputs);
+  for (size_t i = 0; i < inputs; ++i)
     magnitude[i] = std::max(std::abs(range.min[i]), std::abs(range.max[i]));
   constexpr double least = 1e-4;
   double top = *llvm::max_element(magnitude);
   double topWeight = *llvm::max_element(largest);
   if (!(top > 0) || !(topWeight > 0))
     return {1};
-  Factors factors(product.inputs);
+  Factors factors(inputs);
   double logarithms = 0;
-  for (size_t i = 0; i < product.inputs; ++i) {
+  for (size_t i = 0; i < inputs; ++i) {
     double x = std::max(magnitude[i], least * top);
     double w = std::max(largest[i], least * topWeight);
     factors[i] = depthwise ? x : std::sqrt(x / w);
     logarithms += std::log(factors[i]);
   }
-  double middle = std::exp(logarithms / static_cast<double>(product.inputs));
+  double middle = std::exp(logarithms / static_cast<double>(inputs));
   Range before, after;
-  for (size_t i = 0; i < product.inputs; ++i) {
+  for (size_t i = 0; i < inputs; ++i) {
     factors[i] /= middle;
     before.include(range.min[i], range.max[i]);
     after.include(range.min[i] / factors[i], range.max[i] / factors[i]);
   }
   // What a rounding error of half a step does to the outputs.
   double noiseBefore = 0, noiseAfter = 0;
-  for (size_t i = 0; i < product.inputs; ++i) {
+  for (size_t i = 0; i < inputs; ++i) {
     double step = after.getStep() * factors[i];
     noiseBefore += energy[i] * before.getStep() * before.getStep();
     noiseAfter += energy[i] * step * step;
@@ -217,7 +175,7 @@ static bool divideProducer(Value value, const Factors &factors) {
 }
 
 /// Divides the input's channels and multiplies the weights; the new range.
-Range Equalizer::divideInput(Product &product, const ActivationRange &range,
+Range Equalizer::divideInput(Filter &filter, const ActivationRange &range,
                              const Factors &factors) {
   Range result;
   for (size_t i = 0; i < range.min.size(); ++i)
@@ -226,19 +184,18 @@ Range Equalizer::divideInput(Product &product, const ActivationRange &range,
   if (factors.size() == 1)
     return result;
   ++counts.inputs;
-  product.forEach(
+  filter.forEach(
       [&](size_t, size_t input, double &weight) { weight *= factors[input]; });
-  NodeOp node = product.node;
+  NodeOp node = filter.node;
   Value input = node.getInputs()[0];
-  if (product.filter && divideProducer(input, factors))
+  if (divideProducer(input, factors))
     return result;
   OpBuilder builder(node);
   std::string name = node.getOutputName(0).str() + "_input";
   Factors inverse = combine({1}, factors, std::divides<>());
   std::vector<float> numbers(inverse.begin(), inverse.end());
   SmallVector<int64_t> shape{static_cast<int64_t>(numbers.size())};
-  if (product.filter)
-    shape.append(getFloatTensor(input).getRank() - 2, 1);
+  shape.append(getFloatTensor(input).getRank() - 2, 1);
   Value constant = makeFloats(builder, name + "_factors", shape, numbers);
   NodeOp divided =
       makeNode(builder, "Mul", name, {input, constant}, input.getType());
@@ -295,9 +252,8 @@ static bool isTooCoarse(const OutputLevels &levels,
 
 /// Gives every channel of a convolution's output all 256 codes: the filters and
 /// biases give y / step + zero point, and a product and a sum behind give y.
-void Equalizer::levelOutput(Product &product, const OutputLevels &levels) {
-  Filter &filter = *product.filter;
-  NodeOp node = product.node;
+void Equalizer::levelOutput(Filter &filter, const OutputLevels &levels) {
+  NodeOp node = filter.node;
   OpBuilder builder(node.getContext());
   const Factors &steps = levels.steps, &zeros = levels.zeros;
   double gain = 0;
@@ -344,76 +300,70 @@ void Equalizer::levelOutput(Product &product, const OutputLevels &levels) {
 //===----------------------------------------------------------------------===//
 
 /// Notes what the outputs are on average, to compare rounded weights with.
-static void noteMeans(Product &product, const ActivationRange &range,
+static void noteMeans(Filter &filter, const ActivationRange &range,
                       const Factors &factors) {
-  if (range.mean.size() != product.inputs)
+  if (range.mean.size() != filter.getInputs())
     return;
-  std::vector<float> means(product.inputs);
+  std::vector<float> means(filter.getInputs());
   for (size_t i = 0; i < means.size(); ++i)
     means[i] = static_cast<float>(range.mean[i] / getFactor(factors, i));
-  Factors expected(product.outputs, 0);
-  product.forEach([&](size_t output, size_t input, double &weight) {
+  Factors expected(filter.getOutputs(), 0);
+  filter.forEach([&](size_t output, size_t input, double &weight) {
     expected[output] += weight * means[input];
   });
   std::vector<float> sums(expected.begin(), expected.end());
-  Builder builder(product.node.getContext());
-  product.node->setAttr(kInputMeansAttrName,
-                        builder.getDenseF32ArrayAttr(means));
-  product.node->setAttr(kMeanProductsAttrName,
-                        builder.getDenseF32ArrayAttr(sums));
+  Builder builder(filter.node.getContext());
+  filter.node->setAttr(kInputMeansAttrName,
+                       builder.getDenseF32ArrayAttr(means));
+  filter.node->setAttr(kMeanProductsAttrName,
+                       builder.getDenseF32ArrayAttr(sums));
 }
 
-void Equalizer::equalizeConvolution(Product &product,
+void Equalizer::equalizeConvolution(Filter &filter,
                                     const ActivationRange &input,
                                     const ActivationRange &output) {
-  NodeOp node = product.node;
+  NodeOp node = filter.node;
   OutputLevels levels = getOutputLevels(node, output);
-  bool fits = output.min.size() == product.outputs &&
-              input.min.size() == product.inputs;
+  bool fits = output.min.size() == filter.getOutputs() &&
+              input.min.size() == filter.getInputs();
   Factors factors{1};
   if (fits && !isVector(node.getInputs()[0]) && levels.whole.getStep() > 0 &&
       !isTooCoarse(levels, output)) {
-    factors = chooseFactors(product, input);
-    Range range = divideInput(product, input, factors);
+    factors = chooseFactors(filter, input);
+    Range range = divideInput(filter, input, factors);
     Builder builder(node.getContext());
     node->setAttr(kInputRangeAttrName,
                   makeRange(builder, range.low, range.high));
-    levelOutput(product, levels);
+    levelOutput(filter, levels);
   }
-  noteMeans(product, input, factors);
-  product.filter->write();
+  noteMeans(filter, input, factors);
+  filter.write();
 }
 
-void Equalizer::equalizeMatrix(Product &product, const ActivationRange &input) {
-  NodeOp node = product.node;
-  Factors factors = chooseFactors(product, input);
-  Range range = divideInput(product, input, factors);
-  OpBuilder builder(node);
-  node->setAttr(kInputRangeAttrName, makeRange(builder, range.low, range.high));
-  if (factors.size() == 1)
+/// What a matrix product reads, if --nibble-smooth has not noted it.
+void Equalizer::noteInput(NodeOp node, const ActivationRange &input) {
+  if (node->hasAttr(kInputRangeAttrName))
     return;
-  std::vector<float> numbers(product.matrix.begin(), product.matrix.end());
-  Value old = node.getInputs()[1];
-  auto constant = old.getDefiningOp<ConstantOp>();
-  std::string name =
-      constant ? constant.getName().str() : node.getDisplayName() + "_weight";
-  node.getInputsMutable()[1].set(
-      makeFloats(builder, name, getFloatTensor(old).getShape(), numbers));
-  old.getDefiningOp()->erase();
+  Range range;
+  for (auto [low, high] : llvm::zip(input.min, input.max))
+    range.include(low, high);
+  Builder builder(node.getContext());
+  node->setAttr(kInputRangeAttrName, makeRange(builder, range.low, range.high));
 }
 
 void Equalizer::equalize(NodeOp node) {
-  auto product = readProduct(node);
-  if (!product)
+  bool isMatrix = isProduct(node);
+  if (!isMatrix && !node.isOnnx("Conv"))
     return;
   auto input = ranges.find(names.lookup(node.getInputs()[0]));
-  auto output = ranges.find(node.getOutputName(0));
   if (input == ranges.end())
     return;
-  if (!product->filter)
-    equalizeMatrix(*product, input->second);
-  else if (output != ranges.end())
-    equalizeConvolution(*product, input->second, output->second);
+  if (isMatrix)
+    return noteInput(node, input->second);
+  auto filter = Filter::read(node);
+  auto output = ranges.find(node.getOutputName(0));
+  if (filter && output != ranges.end())
+    equalizeConvolution(*filter, input->second, output->second);
 }
 
 EqualizedCounts Equalizer::run() {

@@ -144,31 +144,10 @@ std::vector<T> moveChannels(ArrayRef<T> values, const WeightShape &shape,
   return result;
 }
 
-/// The scheme that an encoding of a matrix or filter stands for.
-Scheme getScheme(QuantizedAttr encoding) {
-  Scheme scheme;
-  scheme.storage = getStorageFormat(encoding.getStorage());
-  scheme.symmetric = !encoding.hasZero();
-  ArrayRef<int64_t> block = encoding.getBlock();
-  auto isPart = [](int64_t extent) {
-    return extent != 1 && extent != QuantizedAttr::kWholeExtent;
-  };
-  size_t ones = llvm::count(block, 1);
-  scheme.granularity = ones == 0 ? Granularity::Tensor : Granularity::Channel;
-  // Blocks of [1, 1] are groups of one input.
-  if (ones == 2 || llvm::any_of(block, isPart)) {
-    scheme.granularity = Granularity::Group;
-    scheme.groupSize = ones == 2 ? 1 : *llvm::find_if(block, isPart);
-  }
-  Type scale = cast<TypeAttr>(encoding.getScale()).getValue();
-  scheme.scaleFormat = scale.isF16()    ? FloatFormat::F16
-                       : scale.isBF16() ? FloatFormat::BF16
-                                        : FloatFormat::F32;
-  return scheme;
-}
-
-/// Notes on the weight what became of it.
-void describe(const QuantizedWeight &weight, Operation *assemble) {
+/// Notes on the weight what became of it, behind what passes noted on the
+/// constant.
+void describe(const QuantizedWeight &weight, ConstantOp constant,
+              AssembleOp assemble) {
   Builder builder(assemble->getContext());
   const HessianLosses &losses = weight.losses;
   if (!std::isnan(losses.output))
@@ -180,9 +159,13 @@ void describe(const QuantizedWeight &weight, Operation *assemble) {
   if (weight.usesHessian)
     assemble->setAttr(kDampingAttrName,
                       builder.getF64FloatAttr(weight.damping));
-  SmallVector<StringRef> notes(weight.notes.begin(), weight.notes.end());
+  SmallVector<Attribute> notes;
+  if (auto earlier = constant->getAttrOfType<ArrayAttr>(kNotesAttrName))
+    notes.assign(earlier.begin(), earlier.end());
+  for (const std::string &note : weight.notes)
+    notes.push_back(builder.getStringAttr(note));
   if (!notes.empty())
-    assemble->setAttr(kNotesAttrName, builder.getStrArrayAttr(notes));
+    assemble->setAttr(kNotesAttrName, builder.getArrayAttr(notes));
 }
 
 } // namespace
@@ -263,7 +246,7 @@ LogicalResult nibble::quantizeConstant(ConstantOp constant,
   double sqnr = 10 * std::log10(quantized->squaredNorm /
                                 std::max(quantized->squaredError, 1e-300));
   assemble->setAttr(kSqnrAttrName, builder.getF64FloatAttr(sqnr));
-  describe(*result, assemble);
+  describe(*result, constant, assemble);
   constant.getResult().replaceAllUsesWith(assemble.getResult());
   constant.erase();
   return success();

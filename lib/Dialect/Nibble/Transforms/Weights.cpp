@@ -127,6 +127,28 @@ QuantizedAttr nibble::getEncoding(MLIRContext *context, const Scheme &scheme,
   return ::getEncoding(context, scheme, block);
 }
 
+Scheme nibble::getScheme(QuantizedAttr encoding) {
+  Scheme scheme;
+  scheme.storage = getStorageFormat(encoding.getStorage());
+  scheme.symmetric = !encoding.hasZero();
+  ArrayRef<int64_t> block = encoding.getBlock();
+  auto isPart = [](int64_t extent) {
+    return extent != 1 && extent != QuantizedAttr::kWholeExtent;
+  };
+  size_t ones = llvm::count(block, 1);
+  scheme.granularity = ones == 0 ? Granularity::Tensor : Granularity::Channel;
+  // Blocks of [1, 1] are groups of one input.
+  if (ones == 2 || llvm::any_of(block, isPart)) {
+    scheme.granularity = Granularity::Group;
+    scheme.groupSize = ones == 2 ? 1 : *llvm::find_if(block, isPart);
+  }
+  Type scale = cast<TypeAttr>(encoding.getScale()).getValue();
+  scheme.scaleFormat = scale.isF16()    ? FloatFormat::F16
+                       : scale.isBF16() ? FloatFormat::BF16
+                                        : FloatFormat::F32;
+  return scheme;
+}
+
 StorageAttr nibble::getStorageAttr(MLIRContext *context,
                                    const StorageFormat &storage) {
   switch (storage.kind) {

@@ -20,17 +20,17 @@ namespace nibble {
 /// the last dimension of what a matrix product reads.
 struct ActivationRange {
   std::vector<float> min, max, mean;
-  /// May be empty: unknown.
-  std::vector<float> variance;
+  /// May be empty: unknown. `magnitude` is the mean of |x|.
+  std::vector<float> variance, magnitude;
 };
 
 /// By the ONNX name of the value.
 using ActivationRanges = llvm::StringMap<ActivationRange>;
 
 /// Reads {"values": {NAME: {"min": […], "max": […], "mean": […],
-/// "variance": […]}, …}}; the variance may be left out. Errors
-/// name the file, and the value that is malformed: a number that is not finite,
-/// lists of different lengths, a minimum above the maximum.
+/// "variance": […], "magnitude": […]}, …}}; the last two may be left out.
+/// Errors name the file, and the value that is malformed: a number that is not
+/// finite, lists of different lengths, a minimum above the maximum.
 llvm::Expected<ActivationRanges> readActivationRanges(llvm::StringRef path);
 
 /// How many inputs and outputs were changed.

@@ -138,31 +138,113 @@ def NibbleRound : Pass<"nibble-round", "::mlir::ModuleOp"> {
   ];
 }
 
+def NibbleSmooth : Pass<"nibble-smooth", "::mlir::ModuleOp"> {
+  let summary = "Move range from the inputs of products to their weights";
+  let description = [{
+    SmoothQuant (https://arxiv.org/abs/2211.10438, section 4): each channel of what
+    MatMul and Gemm with constant weights read is divided by
+    s = max|x|^strength / max|w|^(1 - strength), and their weights are multiplied by
+    it, so that 8 bits are enough for the inputs. All products that read a value share
+    its factors. The function stays the same.
+
+    The division costs nothing where a constant before the products takes it: the gain
+    of a normalisation, a factor, the columns of an earlier product, seen through sums,
+    Relu, Transpose, Reshape, Expand and the product with a computed matrix (so
+    through attention; heads that share values share factors). Where there is none, a Mul
+    is inserted if that at least halves the power of the noise of rounding the input to
+    256 codes. Otherwise `nibble.notes` on the weights says why nothing was done.
+
+    `ranges` is what calibration saw (nibble/Dialect/Nibble/Transforms/ActivationRanges.h);
+    what is left of it is noted on the products for `--nibble-quantize-activations`.
+
+    ```mlir
+    %x = onnx.node "Mul"(%normal, %gain) …
+    %y = onnx.node "MatMul"(%x, %w) …
+    ```
+    becomes
+    ```mlir
+    %x = onnx.node "Mul"(%normal, %gain_over_s) …
+    %y = onnx.node "MatMul"(%x, %s_times_w) … {nibble.input_range = [-1.5, 1.25]}
+    ```
+  }];
+  let dependentDialects = ["::nibble::onnx::OnnxDialect", "::nibble::NibbleDialect"];
+  let options = [
+    Option<"rangesFile", "ranges", "std::string", "",
+           "A file of ranges (JSON)">,
+    Option<"strength", "strength", "double", "0.5",
+           "How much of the inputs' range moves, 0 to 1 (the paper's alpha)">
+  ];
+  let statistics = [
+    Statistic<"numFolded", "folded", "Inputs that constants before them divide">,
+    Statistic<"numInserted", "inserted", "Inputs that an inserted Mul divides">,
+    Statistic<"numLeft", "left", "Inputs that stay as they are">
+  ];
+}
+
+def NibbleAwq : Pass<"nibble-awq", "::mlir::ModuleOp"> {
+  let summary = "Scale up the weights that meet large inputs";
+  let description = [{
+    AWQ (https://arxiv.org/abs/2306.00978, section 3.2): the inputs of products whose
+    weights have a `nibble.encoding` are divided by s = mean|x|^a, and the weights
+    multiplied by it, so that weights which matter are rounded more finely. Of 20
+    exponents a that one is taken with the least squared error of the outputs, for all
+    weights that read the input together. Where the division goes, and what is done where
+    there is no place for it, is as in `--nibble-smooth`. `ranges` must tell magnitude and
+    variance.
+
+    Example: `--nibble-assign-schemes=scheme=w4g128 --nibble-awq=ranges=r.json
+    --nibble-round`
+
+    ```mlir
+    %x = onnx.node "Mul"(%normal, %gain) …
+    %y = onnx.node "MatMul"(%x, %w) …
+    ```
+    becomes
+    ```mlir
+    %x = onnx.node "Mul"(%normal, %gain_over_s) …
+    %y = onnx.node "MatMul"(%x, %s_times_w) …
+    ```
+  }];
+  let dependentDialects = ["::nibble::onnx::OnnxDialect", "::nibble::NibbleDialect"];
+  let options = [
+    Option<"rangesFile", "ranges", "std::string", "",
+           "A file of ranges (JSON)">,
+    Option<"threads", "threads", "unsigned", "0",
+           "Threads to use, 0 for one a core; never changes the result">
+  ];
+  let statistics = [
+    Statistic<"numFolded", "folded", "Inputs that constants before them divide">,
+    Statistic<"numInserted", "inserted", "Inputs that an inserted Mul divides">,
+    Statistic<"numLeft", "left", "Inputs that stay as they are">
+  ];
+}
+
 def NibbleEqualizeActivations
     : Pass<"nibble-equalize-activations", "::mlir::ModuleOp"> {
   let summary = "Make the channels of activations share 256 codes fairly";
   let description = [{
-    Prepares `Conv` and `MatMul` with constant weights for 8-bit activations, from
-    what calibration saw (`ranges`, see
-    nibble/Dialect/Nibble/Transforms/ActivationRanges.h). The function stays the
-    same:
+    Prepares `Conv` with constant weights for 8-bit activations, from what calibration
+    saw (`ranges`, see nibble/Dialect/Nibble/Transforms/ActivationRanges.h). The
+    function stays the same:
 
-    - the channels of an input are divided by s = sqrt(max|x| / max|w|), and the
-      weights multiplied by it (SmoothQuant); where a convolution has a filter for
-      each channel, by max|x|;
+    - the channels of a convolution's input are divided by s = sqrt(max|x| / max|w|),
+      and the weights multiplied by it (SmoothQuant); where it has a filter for each
+      channel, by max|x|;
     - the filters and biases of a convolution are divided by the step of each output
       channel, so that its codes use their whole range, and a product and a sum behind
       it give the old numbers.
 
     Each is done where it at least halves the power of the noise of rounding. The
     ranges that are left, and the means, are noted on the nodes for
-    `--nibble-quantize-activations`. Convolutions over single positions stay in
+    `--nibble-quantize-activations`, those of `MatMul` too unless `--nibble-smooth` did.
+    Convolutions over single positions stay in
     float, since their weights cost more than their activations, and so do outputs
     whose signal is less than 32 dB above the noise of their codes, if the ranges
     tell the variance.
 
     Example: `--onnx-infer-shapes --onnx-fold-constants --onnx-fold-affine
-    --nibble-equalize-activations=ranges=r.json --nibble-assign-schemes=scheme=w8cs
+    --nibble-smooth=ranges=r.json --nibble-equalize-activations=ranges=r.json
+    --nibble-assign-schemes=scheme=w8cs
     --nibble-round=scale=minmax --nibble-quantize-activations
     --convert-nibble-to-onnx=format=qdq`
   }];

@@ -65,6 +65,9 @@ QuantizedAttr getFilterEncoding(mlir::MLIRContext *context,
                                 const Scheme &scheme, unsigned rank,
                                 unsigned channelAxis);
 
+/// The scheme that an encoding of a matrix or filter stands for.
+Scheme getScheme(QuantizedAttr encoding);
+
 /// The storage of Numerics as an attribute, and back.
 StorageAttr getStorageAttr(mlir::MLIRContext *context,
                            const StorageFormat &storage);

@@ -1,0 +1,40 @@
+//===- Method.h - How quantize chooses codes --------------------*- C++ -*-===//
+//
+// Part of the Nibble project.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef NIBBLE_LIB_DRIVER_METHOD_H
+#define NIBBLE_LIB_DRIVER_METHOD_H
+
+#include "nibble/Driver/Driver.h"
+
+namespace nibble {
+
+/// Two steps: an equivalent rescaling of what products read, and the choice of
+/// codes.
+struct Method {
+  enum class Rescaling : uint8_t { None, SmoothQuant, Awq };
+  enum class Rounding : uint8_t {
+    Nearest,    ///< with scales that know nothing of the inputs
+    Calibrated, ///< to the nearest, scales searched with the inputs' squares
+    Gptq,       ///< plain GPTQ
+    Recipe,     ///< GPTQ, coordinate descent, scale refits
+  };
+  Rescaling rescaling = Rescaling::None;
+  Rounding rounding = Rounding::Nearest;
+
+  bool needsData() const {
+    return rescaling != Rescaling::None || rounding != Rounding::Nearest;
+  }
+};
+
+/// The name of the method that was asked for, or of the default.
+std::string getMethodName(const QuantizeCommand &command);
+
+/// Reads a name of getMethodNames().
+Method getMethod(const QuantizeCommand &command);
+
+} // namespace nibble
+
+#endif // NIBBLE_LIB_DRIVER_METHOD_H
