@@ -7,6 +7,7 @@
 #include "nibble/Calibration/CalibrationData.h"
 
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
+#include "nibble/Support/MappedFile.h"
 
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringMap.h"
@@ -208,4 +209,20 @@ CalibrationData::getSample(size_t index) const {
                        {begin, begin + size}});
   }
   return tensors;
+}
+
+Expected<uint64_t> CalibrationData::hash() const {
+  std::vector<uint64_t> parts;
+  for (size_t i = 0; i < size(); ++i) {
+    auto sample = getSample(i);
+    if (!sample)
+      return sample.takeError();
+    for (const HostTensor &tensor : *sample) {
+      parts.insert(parts.end(), tensor.shape.begin(), tensor.shape.end());
+      parts.push_back(hashBytes(tensor.bytes, /*mapped=*/false));
+    }
+  }
+  return hashBytes({reinterpret_cast<const char *>(parts.data()),
+                    parts.size() * sizeof(uint64_t)},
+                   /*mapped=*/false);
 }

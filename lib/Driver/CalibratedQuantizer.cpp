@@ -10,8 +10,13 @@
 #include "nibble/Calibration/Calibrate.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Nibble/Transforms/QuantizeConstant.h"
+#include "nibble/Dialect/Onnx/IR/TensorData.h"
 #include "nibble/Numerics/RecipeQuantizer.h"
+#include "nibble/Support/MappedFile.h"
 #include "nibble/Support/Progress.h"
+
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/FormatVariadic.h"
 
 #include <chrono>
 
@@ -41,14 +46,17 @@ namespace {
 /// Quantizes the weights of one part of the model after the other.
 class PartQuantizer {
 public:
-  PartQuantizer(const QuantizeCommand &command, size_t weights,
-                std::map<std::string, double> &seconds)
+  PartQuantizer(const QuantizeCommand &command, size_t weights)
       : command(command), quantizer(getRecipe(command)),
-        progress("quantizing", static_cast<int64_t>(weights), command.quiet),
-        seconds(seconds) {}
+        progress("quantizing", static_cast<int64_t>(weights), command.quiet) {}
 
   LogicalResult quantize(ArrayRef<CalibratedWeight> weights,
                          const SegmentStatistics &statistics);
+  /// The weights have been quantized before.
+  void skip(ArrayRef<CalibratedWeight> weights) {
+    for (CalibratedWeight weight : weights)
+      progress.begin(weight.constant.getName(), 1);
+  }
 
 private:
   LogicalResult quantize(onnx::ConstantOp constant,
@@ -57,20 +65,22 @@ private:
   const QuantizeCommand &command;
   RecipeQuantizer quantizer;
   Progress progress;
-  std::map<std::string, double> &seconds;
 };
 } // namespace
 
 LogicalResult PartQuantizer::quantize(onnx::ConstantOp constant,
                                       const WeightStatistics &statistics) {
   using Clock = std::chrono::steady_clock;
-  std::string name = constant.getName().str();
-  progress.begin(name, 1);
+  progress.begin(constant.getName(), 1);
+  OpOperand &reader = *constant.getResult().use_begin();
   Clock::time_point begin = Clock::now();
   if (failed(
           quantizeConstant(constant, quantizer, statistics, command.threads)))
     return failure();
-  seconds[name] = std::chrono::duration<double>(Clock::now() - begin).count();
+  std::chrono::duration<double> seconds = Clock::now() - begin;
+  reader.get().getDefiningOp()->setAttr(
+      kSecondsAttrName,
+      Builder(reader.getOwner()).getF64FloatAttr(seconds.count()));
   return success();
 }
 
@@ -93,6 +103,61 @@ LogicalResult PartQuantizer::quantize(ArrayRef<CalibratedWeight> weights,
   return success();
 }
 
+//===----------------------------------------------------------------------===//
+// The journal
+//===----------------------------------------------------------------------===//
+
+static std::string showHash(uint64_t hash) {
+  return llvm::utohexstr(hash, /*LowerCase=*/true);
+}
+
+/// A hash of the contents of all constants.
+static std::string hashWeights(ModuleOp module) {
+  std::vector<uint64_t> hashes;
+  module.walk([&](onnx::ConstantOp constant) {
+    if (auto bytes = onnx::getTensorBytes(constant.getValue()))
+      hashes.push_back(hashBytes(bytes->bytes, bytes->mapped));
+  });
+  return showHash(hashBytes({reinterpret_cast<const char *>(hashes.data()),
+                             hashes.size() * sizeof(uint64_t)},
+                            /*mapped=*/false));
+}
+
+/// A hash of the graph with what its weights are to become.
+static std::string hashGraph(ModuleOp module) {
+  std::string text;
+  llvm::raw_string_ostream os(text);
+  module->print(os, OpPrintingFlags().elideLargeResourceString(0));
+  return showHash(hashBytes({text.data(), text.size()}, /*mapped=*/false));
+}
+
+llvm::Expected<std::unique_ptr<Journal>>
+nibble::openJournal(ModuleOp module, const CalibrationData &data,
+                    const QuantizeCommand &command) {
+  llvm::Expected<uint64_t> dataHash = data.hash();
+  if (!dataHash)
+    return dataHash.takeError();
+  std::string options =
+      llvm::formatv("--method {0} --damping {1}{2}", getMethodName(command),
+                    command.damping, command.sequential ? " --sequential" : "")
+          .str();
+  JournalFact facts[] = {
+      {"program", "nibble " NIBBLE_VERSION, "", "its version is another one"},
+      {"weights", hashWeights(module), command.input,
+       "its model has other weights"},
+      {"graph", hashGraph(module), command.input + ", " + command.scheme,
+       "its model or schemes are others"},
+      {"data", showHash(*dataHash), command.calibration,
+       "its calibration data are others"},
+      {"options", options, "", "its options are others"},
+  };
+  return Journal::open(command.output + ".journal", facts, command.resume);
+}
+
+//===----------------------------------------------------------------------===//
+// The run
+//===----------------------------------------------------------------------===//
+
 static size_t countChosen(ModuleOp module) {
   size_t count = 0;
   module.walk([&](onnx::ConstantOp constant) {
@@ -101,19 +166,24 @@ static size_t countChosen(ModuleOp module) {
   return count;
 }
 
-LogicalResult
-nibble::quantizeCalibrated(ModuleOp module, const CalibrationData &data,
-                           const QuantizeCommand &command,
-                           std::map<std::string, double> &seconds) {
-  PartQuantizer quantizer(command, countChosen(module), seconds);
+LogicalResult nibble::quantizeCalibrated(ModuleOp module,
+                                         const CalibrationData &data,
+                                         const QuantizeCommand &command,
+                                         Journal &journal) {
+  PartQuantizer quantizer(command, countChosen(module));
   auto rewrite = [&](ArrayRef<CalibratedWeight> weights,
                      const SegmentStatistics &statistics) {
     return quantizer.quantize(weights, statistics);
   };
+  auto skip = [&](ArrayRef<CalibratedWeight> weights) {
+    quantizer.skip(weights);
+  };
   CalibrationOptions options;
   options.sequential = command.sequential;
   options.threads = command.threads;
+  options.journal = &journal;
   CalibrationEvents events;
+  events.restored = skip;
   events.rewrite = rewrite;
   return calibrate(module, data, options, events);
 }

@@ -8,20 +8,24 @@
 #define NIBBLE_LIB_DRIVER_CALIBRATEDQUANTIZER_H
 
 #include "nibble/Calibration/CalibrationData.h"
+#include "nibble/Calibration/Journal.h"
 #include "nibble/Driver/Driver.h"
-
-#include <map>
 
 namespace nibble {
 
+/// The journal of quantizeCalibrated, beside the output. A journal of other
+/// weights, schemes, data or options is refused.
+llvm::Expected<std::unique_ptr<Journal>>
+openJournal(mlir::ModuleOp module, const CalibrationData &data,
+            const QuantizeCommand &command);
+
 /// Runs the model on `data` and quantizes its products' weights by what their
 /// inputs are. Other weights with an encoding, such as tables, stay as they
-/// are. `seconds` becomes what the algorithm took for each weight, by name.
-/// Errors have been printed.
+/// are. Errors have been printed.
 mlir::LogicalResult quantizeCalibrated(mlir::ModuleOp module,
                                        const CalibrationData &data,
                                        const QuantizeCommand &command,
-                                       std::map<std::string, double> &seconds);
+                                       Journal &journal);
 
 } // namespace nibble
 

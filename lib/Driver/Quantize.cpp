@@ -28,6 +28,7 @@
 #include "mlir/Pass/PassManager.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/Path.h"
 #include "llvm/Support/raw_ostream.h"
 
 #include <chrono>
@@ -46,6 +47,7 @@ public:
 private:
   using Clock = std::chrono::steady_clock;
 
+  int runOnce();
   LogicalResult openData(ModuleOp module);
   LogicalResult prepareActivations(ModuleOp module);
   LogicalResult scaleWeights(ModuleOp module);
@@ -60,7 +62,8 @@ private:
   int writeChecked(ModuleOp module);
   int check(StringRef path, ModuleOp meant);
   void printPlan();
-  int printResult();
+  llvm::Error writePage(std::unique_ptr<OutputFile> &page);
+  void printResult();
   void printJSON(StringRef status);
   int reportNothing();
 
@@ -72,8 +75,8 @@ private:
   std::optional<CalibrationData> data, calibration;
   SampleSplit split;
   QuantizationReport report;
-  /// By weight: what its algorithm took.
-  std::map<std::string, double> seconds;
+  /// Of what calibration has done; where it chooses codes.
+  std::unique_ptr<Journal> journal;
 };
 
 } // namespace
@@ -165,7 +168,17 @@ LogicalResult Quantizer::round(ModuleOp module) {
 LogicalResult Quantizer::calibrateAndQuantize(ModuleOp module) {
   if (failed(openData(module)))
     return failure();
-  return quantizeCalibrated(module, *calibration, command, seconds);
+  auto opened = openJournal(module, *calibration, command);
+  if (!opened) {
+    fail(llvm::toString(opened.takeError()));
+    return failure();
+  }
+  journal = std::move(*opened);
+  if (journal->countDone() && !command.quiet)
+    llvm::errs() << "going on from '" << journal->getFolder()
+                 << "': " << journal->countDone()
+                 << " units of work are done\n";
+  return quantizeCalibrated(module, *calibration, command, *journal);
 }
 
 LogicalResult Quantizer::applyBudget(ModuleOp module) {
@@ -240,9 +253,6 @@ LogicalResult Quantizer::quantizeWeights(ModuleOp module) {
   if (failed(round(module)))
     return failure();
   report.plan = collectPlan(module);
-  for (PlannedWeight &weight : report.plan.weights)
-    if (auto it = seconds.find(weight.name); it != seconds.end())
-      weight.seconds = it->second;
   ConvertNibbleToOnnxOptions options;
   options.format = command.format;
   if (command.activations != "float") {
@@ -303,9 +313,26 @@ int Quantizer::writeChecked(ModuleOp module) {
     return ExitFailure;
   if (int code = check((*stage)->getPath(), module))
     return code;
-  if (llvm::Error error = (*stage)->publish())
-    return fail(llvm::toString(std::move(error)));
-  return ExitSuccess;
+  report.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  std::unique_ptr<OutputFile> page;
+  llvm::Error error = writePage(page);
+  if (!error)
+    error = (*stage)->publish();
+  if (!error && page)
+    error = page->commit();
+  return error ? fail(llvm::toString(std::move(error))) : ExitSuccess;
+}
+
+/// Writes the page that was asked for, under a temporary name.
+llvm::Error Quantizer::writePage(std::unique_ptr<OutputFile> &page) {
+  if (command.report.empty())
+    return llvm::Error::success();
+  auto file = OutputFile::create(command.report);
+  if (!file)
+    return file.takeError();
+  page = std::move(*file);
+  printHTML(report, page->getStream());
+  return page->finish();
 }
 
 //===----------------------------------------------------------------------===//
@@ -326,27 +353,14 @@ void Quantizer::printPlan() {
        << "\n";
 }
 
-/// Prints the result, and writes the page.
-int Quantizer::printResult() {
-  report.seconds = std::chrono::duration<double>(Clock::now() - start).count();
-  if (command.json) {
-    printJSON("quantized");
-  } else {
-    printText(report, llvm::outs());
-    if (report.bytesAfter >= report.bytesBefore)
-      llvm::errs() << "warning: the quantized file is no smaller than the "
-                      "original\n";
-    llvm::outs() << "checked: " << report.checked << "\n";
-  }
-  if (command.report.empty())
-    return ExitSuccess;
-  auto file = OutputFile::create(command.report);
-  if (!file)
-    return fail(llvm::toString(file.takeError()));
-  printHTML(report, (*file)->getStream());
-  if (llvm::Error error = (*file)->commit())
-    return fail(llvm::toString(std::move(error)));
-  return ExitSuccess;
+void Quantizer::printResult() {
+  if (command.json)
+    return printJSON("quantized");
+  printText(report, llvm::outs());
+  if (report.bytesAfter >= report.bytesBefore)
+    llvm::errs() << "warning: the quantized file is no smaller than the "
+                    "original\n";
+  llvm::outs() << "checked: " << report.checked << "\n";
 }
 
 void Quantizer::printJSON(StringRef status) {
@@ -437,13 +451,29 @@ int Quantizer::checkMethod() {
               "arrays are called as the model's inputs");
 }
 
-int Quantizer::run() {
+/// Whether a file may be made where `path` says.
+static llvm::Error checkFolder(StringRef path) {
+  StringRef folder = llvm::sys::path::parent_path(path);
+  if (folder.empty())
+    return llvm::Error::success();
+  std::error_code error =
+      llvm::sys::fs::access(folder, llvm::sys::fs::AccessMode::Write);
+  return error ? llvm::createStringError(error, "cannot write '" + path +
+                                                    "': " + error.message())
+               : llvm::Error::success();
+}
+
+int Quantizer::runOnce() {
   bool same = false;
   if (!llvm::sys::fs::equivalent(command.input, command.output, same) && same)
     return fail("'" + command.output +
                 "' is the input; choose another name for the output");
   if (int code = checkMethod())
     return code;
+  // Before hours of work, not after them.
+  for (const std::string &path : {command.output, command.report})
+    if (llvm::Error error = checkFolder(path))
+      return fail(llvm::toString(std::move(error)));
   report.input = command.input;
   report.output = command.output;
   report.scheme = command.scheme;
@@ -473,7 +503,20 @@ int Quantizer::run() {
     return ExitFailure;
   if (int code = writeChecked(*module))
     return code;
-  return printResult();
+  printResult();
+  return ExitSuccess;
+}
+
+/// Runs, and keeps the journal of a run that does not come to its end.
+int Quantizer::run() {
+  int code = runOnce();
+  if (journal && code == ExitSuccess)
+    journal->remove();
+  else if (journal && journal->countDone())
+    llvm::errs() << "note: what is done is kept in '" << journal->getFolder()
+                 << "': go on with the same command and --resume, or remove "
+                    "it\n";
+  return code;
 }
 
 int nibble::quantize(const QuantizeCommand &command) {

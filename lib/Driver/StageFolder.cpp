@@ -10,8 +10,8 @@
 #include "llvm/Support/Path.h"
 #include "llvm/Support/Signals.h"
 
-#include <csignal>
 #include <cstdlib>
+#include <cstring>
 #include <unistd.h>
 
 using namespace nibble;
@@ -23,8 +23,11 @@ static char activeFolder[4096];
 static void removeActiveFolder() {
   if (activeFolder[0])
     ::rmdir(activeFolder);
-  ::_exit(128 + SIGINT);
 }
+
+StageFolder::StageFolder(std::string folder, std::string output)
+    : folder(std::move(folder)), output(std::move(output)),
+      cleanUp(removeActiveFolder) {}
 
 llvm::Expected<std::unique_ptr<StageFolder>>
 StageFolder::create(llvm::StringRef output) {
@@ -39,13 +42,11 @@ StageFolder::create(llvm::StringRef output) {
   std::strncpy(activeFolder, pattern.c_str(), sizeof(activeFolder) - 1);
   llvm::sys::RemoveFileOnSignal(stage->getPath());
   llvm::sys::RemoveFileOnSignal(stage->getPath() + ".data");
-  llvm::sys::SetInterruptFunction(removeActiveFolder);
   return stage;
 }
 
 StageFolder::~StageFolder() {
   std::string path = getPath();
-  llvm::sys::SetInterruptFunction(nullptr);
   for (const std::string &file : {path, path + ".data"}) {
     (void)llvm::sys::fs::remove(file);
     llvm::sys::DontRemoveFileOnSignal(file);

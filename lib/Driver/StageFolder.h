@@ -7,6 +7,8 @@
 #ifndef NIBBLE_LIB_DRIVER_STAGEFOLDER_H
 #define NIBBLE_LIB_DRIVER_STAGEFOLDER_H
 
+#include "nibble/Support/Interrupt.h"
+
 #include "llvm/ADT/StringRef.h"
 #include "llvm/Support/Error.h"
 
@@ -30,10 +32,10 @@ public:
   llvm::Error publish();
 
 private:
-  StageFolder(std::string folder, std::string output)
-      : folder(std::move(folder)), output(std::move(output)) {}
+  StageFolder(std::string folder, std::string output);
 
   std::string folder, output;
+  InterruptAction cleanUp;
 };
 
 } // namespace nibble

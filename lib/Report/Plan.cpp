@@ -55,6 +55,7 @@ static void readNotes(AssembleOp assemble, PlannedWeight &weight) {
   weight.sqnr = read(kSqnrAttrName);
   weight.outputError = read(kOutputErrorAttrName);
   weight.damping = read(kDampingAttrName);
+  weight.seconds = read(kSecondsAttrName);
   auto losses = assemble->getAttrOfType<DenseF64ArrayAttr>(kLossesAttrName);
   if (losses && losses.size() == 2 && losses[0] > 0)
     weight.gain = losses[1] / losses[0];

@@ -198,6 +198,14 @@ def check_refusals(folder, checks):
     checks.check(done.code != 0 and "exclude" in done.stderr, done)
 
 
+def check_unwritable_pages(folder, checks):
+    """A page that cannot be written: no model either."""
+    for page, reason in (("absent/r.html", "No such file"), ("/dev/full", "No space left")):
+        done = quantize(folder, "--method", "round", "--report", page)
+        checks.check(done.code == 1 and reason in done.stderr and page in done.stderr, done)
+        checks.check(not (folder / "q.onnx").exists(), f"{page}: a model was written")
+
+
 def main():
     checks = support.Checks()
     generator = np.random.default_rng(11)
@@ -211,6 +219,7 @@ def main():
         check_samples(folder, checks)
         check_budgets(folder, checks)
         check_refusals(folder, checks)
+        check_unwritable_pages(folder, checks)
     checks.finish()
 
 

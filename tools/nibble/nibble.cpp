@@ -146,6 +146,9 @@ static void addQuantize(CLI::App &app, int &exitCode) {
                  "(default: with --calib)");
   verb->add_option("--report", command->report,
                    "Write an HTML page about the result");
+  verb->add_flag("--resume", command->resume,
+                 "Go on with what an interrupted run with --calib has left in "
+                 "OUTPUT.journal; without one, start");
   verb->add_flag("--dry-run", command->dryRun,
                  "Print the plan for each weight and stop");
   verb->add_flag("--json", command->json, "Print the result as JSON");

@@ -8,6 +8,7 @@
 #define NIBBLE_CALIBRATION_CALIBRATE_H
 
 #include "nibble/Calibration/CalibrationData.h"
+#include "nibble/Calibration/Journal.h"
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
 #include "nibble/Numerics/SecondMoments.h"
 
@@ -32,6 +33,8 @@ struct CalibrationOptions {
   bool sequential = false;
   /// 0: one for each core. Never changes a bit of the result.
   unsigned threads = 0;
+  /// Keeps what is done, and has what was done before; null: nothing is kept.
+  Journal *journal = nullptr;
 };
 
 /// What a calibration tells its caller, in this order for each part.
@@ -44,12 +47,20 @@ struct CalibrationEvents {
       llvm::ArrayRef<CalibratedWeight> weights,
       const SegmentStatistics &statistics)>
       rewrite;
+  /// The journal has what these weights become.
+  llvm::function_ref<void(llvm::ArrayRef<CalibratedWeight> weights)> restored;
 };
 
 /// Runs the model in `module`, whose weights have been assigned their
-/// encodings, on all samples, one part after the other (Segments.h), so that
-/// the values inside of one part are in memory at a time. Errors are reported
-/// to the context.
+/// encodings, on all samples, one part after the other (Segments.h). In memory
+/// are the values of the samples that are under way, one a thread, inside of
+/// one part; what later parts read is in files (ActivationFile.h). Errors are
+/// reported to the context.
+///
+/// With a journal the units of work are, for each part: "observe", which
+/// measures; "rewrite", which `events.rewrite` does and which must leave a
+/// nibble.assemble for each weight; and "run", which computes what later parts
+/// read, where "observe" has not.
 mlir::LogicalResult calibrate(mlir::ModuleOp module,
                               const CalibrationData &data,
                               const CalibrationOptions &options,

@@ -40,6 +40,9 @@ public:
   /// The inputs of the model, in order. Files are read when they are asked for.
   llvm::Expected<std::vector<HostTensor>> getSample(size_t index) const;
 
+  /// A hash of all samples.
+  llvm::Expected<uint64_t> hash() const;
+
 private:
   llvm::Error loadFile(llvm::StringRef path);
   llvm::Error loadFolder(llvm::StringRef path);

@@ -71,6 +71,8 @@ struct QuantizeCommand {
   bool evaluate = true;
   /// An HTML page to write; empty: none.
   std::string report;
+  /// Go on with the work that an interrupted run has left in OUTPUT.journal.
+  bool resume = false;
   bool dryRun = false;
   bool json = false;
   bool quiet = false;

@@ -34,6 +34,8 @@ inline constexpr llvm::StringLiteral kDampingAttrName = "nibble.damping";
 /// Attribute of a nibble.assemble: where its algorithm departed from the plain
 /// method, in words.
 inline constexpr llvm::StringLiteral kNotesAttrName = "nibble.notes";
+/// Attribute of a nibble.assemble: seconds that the algorithm took.
+inline constexpr llvm::StringLiteral kSecondsAttrName = "nibble.seconds";
 /// Attribute of a nibble.observe: what is to be measured of its operand.
 inline constexpr llvm::StringLiteral kStatisticsAttrName = "nibble.statistics";
 /// Attribute of a module: the ids of its probes, by their number.
