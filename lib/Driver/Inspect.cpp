@@ -153,7 +153,7 @@ printUnsupported(const std::map<std::string, std::vector<std::string>> &nodes,
 }
 
 static llvm::json::Object
-toJSON(const std::map<std::string, std::vector<std::string>> &nodes) {
+makeJSON(const std::map<std::string, std::vector<std::string>> &nodes) {
   llvm::json::Object object;
   for (const auto &[type, names] : nodes)
     object[type] = llvm::json::Array(names);
@@ -176,7 +176,7 @@ int nibble::inspect(const InspectCommand &command) {
     object["memory_bytes"] = countMemory(report, command.context);
     object["context"] = command.context;
     if (unsupported)
-      object["unsupported"] = toJSON(*unsupported);
+      object["unsupported"] = makeJSON(*unsupported);
     llvm::outs() << llvm::formatv("{0:2}", llvm::json::Value(std::move(object)))
                  << "\n";
     return ExitSuccess;

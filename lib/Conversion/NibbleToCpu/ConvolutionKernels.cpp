@@ -14,7 +14,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "FloatTile.h"
+#include "PanelTile.h"
 
 using namespace mlir;
 using namespace nibble;

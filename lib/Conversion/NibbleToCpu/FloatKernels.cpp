@@ -15,7 +15,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "FloatTile.h"
+#include "PanelTile.h"
 #include "PackedReader.h"
 
 using namespace mlir;

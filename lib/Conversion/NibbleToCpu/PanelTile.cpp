@@ -1,10 +1,10 @@
-//===- FloatTile.cpp - One tile of a product in f32 -----------------------===//
+//===- PanelTile.cpp - One tile of a product in f32 -----------------------===//
 //
 // Part of the Nibble project.
 //
 //===----------------------------------------------------------------------===//
 
-#include "FloatTile.h"
+#include "PanelTile.h"
 
 using namespace mlir;
 using namespace nibble;

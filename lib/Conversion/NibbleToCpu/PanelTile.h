@@ -1,4 +1,4 @@
-//===- FloatTile.h - One tile of a product in f32 ---------------*- C++ -*-===//
+//===- PanelTile.h - One tile of a product in f32 ---------------*- C++ -*-===//
 //
 // Part of the Nibble project.
 //
