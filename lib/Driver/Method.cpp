@@ -8,10 +8,11 @@
 
 using namespace nibble;
 
-static const std::pair<const char *, Method::Rescaling> rescalings[] = {
-    {"", Method::Rescaling::None},
-    {"smoothquant", Method::Rescaling::SmoothQuant},
-    {"awq", Method::Rescaling::Awq},
+static const std::pair<const char *, Method::Preparation> preparations[] = {
+    {"", Method::Preparation::None},
+    {"smoothquant", Method::Preparation::SmoothQuant},
+    {"awq", Method::Preparation::Awq},
+    {"llm-int8", Method::Preparation::LlmInt8},
 };
 static const std::pair<const char *, Method::Rounding> roundings[] = {
     {"auto", Method::Rounding::Recipe},
@@ -19,22 +20,23 @@ static const std::pair<const char *, Method::Rounding> roundings[] = {
     {"round", Method::Rounding::Nearest},
 };
 
-/// Each method by its name: a rounding, a rescaling, or both with a + between.
+/// Each method by its name: a rounding, a preparation, or both with a +
+/// between.
 static std::vector<std::pair<std::string, Method>> listMethods() {
   std::vector<std::pair<std::string, Method>> methods;
-  for (const auto &[rescalingName, rescaling] : rescalings) {
-    std::string prefix = rescalingName;
+  for (const auto &[preparationName, preparation] : preparations) {
+    std::string prefix = preparationName;
     if (!prefix.empty()) {
       // What AWQ's own rounding does: it searches scales for the inputs.
-      auto rounding = rescaling == Method::Rescaling::Awq
+      auto rounding = preparation == Method::Preparation::Awq
                           ? Method::Rounding::Calibrated
                           : Method::Rounding::Nearest;
-      methods.push_back({prefix, {rescaling, rounding}});
+      methods.push_back({prefix, {preparation, rounding}});
       prefix += "+";
     }
     for (const auto &[roundingName, rounding] : roundings)
       if (prefix.empty() || rounding != Method::Rounding::Nearest)
-        methods.push_back({prefix + roundingName, {rescaling, rounding}});
+        methods.push_back({prefix + roundingName, {preparation, rounding}});
   }
   return methods;
 }
@@ -49,9 +51,9 @@ std::vector<std::string> nibble::getMethodNames() {
 std::string nibble::getMethodName(const QuantizeCommand &command) {
   if (!command.method.empty())
     return command.method;
-  if (command.activations != "float")
-    return "smoothquant";
-  return command.calibration.empty() ? "round" : "auto";
+  if (command.calibration.empty())
+    return "round";
+  return command.activations == "float" ? "auto" : "smoothquant";
 }
 
 Method nibble::getMethod(const QuantizeCommand &command) {

@@ -11,21 +11,21 @@
 
 namespace nibble {
 
-/// Two steps: an equivalent rescaling of what products read, and the choice of
+/// Two steps: a change of the model that keeps its function, and the choice of
 /// codes.
 struct Method {
-  enum class Rescaling : uint8_t { None, SmoothQuant, Awq };
+  enum class Preparation : uint8_t { None, SmoothQuant, Awq, LlmInt8 };
   enum class Rounding : uint8_t {
     Nearest,    ///< with scales that know nothing of the inputs
     Calibrated, ///< to the nearest, scales searched with the inputs' squares
     Gptq,       ///< plain GPTQ
     Recipe,     ///< GPTQ, coordinate descent, scale refits
   };
-  Rescaling rescaling = Rescaling::None;
+  Preparation preparation = Preparation::None;
   Rounding rounding = Rounding::Nearest;
 
   bool needsData() const {
-    return rescaling != Rescaling::None || rounding != Rounding::Nearest;
+    return preparation != Preparation::None || rounding != Rounding::Nearest;
   }
 };
 

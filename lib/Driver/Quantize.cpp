@@ -16,6 +16,7 @@
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Nibble/Transforms/RescaleInputs.h"
 #include "nibble/Dialect/Nibble/Transforms/Round.h"
+#include "nibble/Dialect/Nibble/Transforms/SplitOutliers.h"
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
 #include "nibble/Driver/Driver.h"
 #include "nibble/Evaluation/Evaluate.h"
@@ -49,11 +50,12 @@ private:
 
   int runOnce();
   LogicalResult openData(ModuleOp module);
-  LogicalResult prepareActivations(ModuleOp module);
+  LogicalResult prepareModel(ModuleOp module);
   LogicalResult scaleWeights(ModuleOp module);
   LogicalResult assign(ModuleOp module);
   LogicalResult quantizeWeights(ModuleOp module);
   LogicalResult round(ModuleOp module);
+  LogicalResult quantizeScales(ModuleOp module);
   LogicalResult calibrateAndQuantize(ModuleOp module);
   LogicalResult applyBudget(ModuleOp module);
   LogicalResult evaluateResult(ModuleOp original, ModuleOp quantized);
@@ -112,8 +114,9 @@ LogicalResult Quantizer::openData(ModuleOp module) {
   return success();
 }
 
-/// Measures what products read and give, and makes their channels share codes.
-LogicalResult Quantizer::prepareActivations(ModuleOp module) {
+/// Measures what products read and give, takes outliers out and makes channels
+/// share codes.
+LogicalResult Quantizer::prepareModel(ModuleOp module) {
   PassManager passes(&session.getContext(), ModuleOp::getOperationName());
   buildFoldPipeline(passes);
   if (failed(passes.run(module)))
@@ -123,10 +126,13 @@ LogicalResult Quantizer::prepareActivations(ModuleOp module) {
   auto ranges = measureActivations(module, *calibration, command.threads);
   if (failed(ranges))
     return failure();
-  if (getMethod(command).rescaling == Method::Rescaling::SmoothQuant &&
+  if (getMethod(command).preparation == Method::Preparation::SmoothQuant &&
       failed(smoothInputs(module, *ranges)))
     return failure();
-  equalizeActivations(module, *ranges);
+  if (getMethod(command).preparation == Method::Preparation::LlmInt8)
+    splitOutliers(module, *ranges, command.outlierThreshold);
+  if (command.activations == "u8")
+    equalizeActivations(module, *ranges);
   return success();
 }
 
@@ -163,6 +169,12 @@ LogicalResult Quantizer::round(ModuleOp module) {
   };
   return failure(
       failed(roundWeights(module, command.search, command.threads, show)));
+}
+
+LogicalResult Quantizer::quantizeScales(ModuleOp module) {
+  PassManager passes(&session.getContext(), ModuleOp::getOperationName());
+  passes.addPass(createNibbleQuantizeScales());
+  return passes.run(module);
 }
 
 LogicalResult Quantizer::calibrateAndQuantize(ModuleOp module) {
@@ -252,12 +264,16 @@ LogicalResult Quantizer::quantizeWeights(ModuleOp module) {
     return failure();
   if (failed(round(module)))
     return failure();
+  if (command.doubleQuantization && failed(quantizeScales(module)))
+    return failure();
   report.plan = collectPlan(module);
   ConvertNibbleToOnnxOptions options;
-  options.format = command.format;
+  options.format = command.doubleQuantization ? "qdq" : command.format;
   if (command.activations != "float") {
     PassManager passes(&session.getContext(), ModuleOp::getOperationName());
-    passes.addPass(createNibbleQuantizeActivations());
+    NibbleQuantizeActivationsOptions activations;
+    activations.mode = command.activations == "u8" ? "static" : "dynamic";
+    passes.addPass(createNibbleQuantizeActivations(activations));
     options.format = "qdq";
     if (failed(passes.run(module)))
       return failure();
@@ -410,14 +426,14 @@ int Quantizer::reportNothing() {
 //===----------------------------------------------------------------------===//
 
 int Quantizer::checkMethod() {
-  if (command.activations != "float" && command.calibration.empty())
+  if (command.activations == "u8" && command.calibration.empty())
     return fail("--activations " + command.activations +
                 " needs the ranges of what layers compute; give --calib "
                 "DATA.npz, whose arrays are called as the model's inputs");
   if (command.activations != "float" && command.format != "auto" &&
       command.format != "qdq")
     return fail("--activations " + command.activations +
-                " is written as QuantizeLinear and DequantizeLinear; leave out "
+                " is written as ops on codes of activations; leave out "
                 "--format " +
                 command.format);
   if (command.activations != "float") {
@@ -429,21 +445,26 @@ int Quantizer::checkMethod() {
                   "no zero point, not " +
                   command.scheme + "; add --scheme w8cs");
   }
+  if (command.doubleQuantization && command.format != "auto" &&
+      command.format != "qdq")
+    return fail("--double-quantization is written as DequantizeLinear, whose "
+                "scales may be computed; leave out --format " +
+                command.format);
   if (command.hasBudget() && command.calibration.empty())
     return fail("a budget (--target-bpw, --target-size, --max-kl) is spent by "
                 "what the layers compute; give --calib DATA.npz, whose arrays "
                 "are called as the model's inputs");
   if (command.hasBudget() &&
-      (command.activations != "float" ||
+      (command.activations != "float" || command.doubleQuantization ||
        (command.format != "auto" && command.format != "matmulnbits")))
     return fail("a budget chooses between schemes of MatMulNBits; leave out "
-                "--activations and --format");
+                "--activations, --double-quantization and --format");
   Method method = getMethod(command);
-  if (method.rescaling == Method::Rescaling::SmoothQuant &&
+  if (method.preparation == Method::Preparation::SmoothQuant &&
       command.activations == "float")
     return fail("--method " + command.method +
                 " makes activations easier to quantize at the weights' "
-                "expense; add --activations u8, or take awq");
+                "expense; add --activations u8 or dynamic, or take awq");
   if (!method.needsData() || !command.calibration.empty())
     return ExitSuccess;
   return fail("--method " + getMethodName(command) +
@@ -484,7 +505,11 @@ int Quantizer::runOnce() {
     return ExitFailure;
   report.bytesBefore = getFileSize(command.input, *module);
   report.weightsBefore = describeModel(*module);
-  if (command.activations != "float" && failed(prepareActivations(*module)))
+  bool preparesModel = command.activations == "u8" ||
+                       llvm::is_contained({Method::Preparation::SmoothQuant,
+                                           Method::Preparation::LlmInt8},
+                                          getMethod(command).preparation);
+  if (preparesModel && failed(prepareModel(*module)))
     return ExitFailure;
   if (failed(assign(*module)))
     return ExitFailure;
@@ -496,7 +521,7 @@ int Quantizer::runOnce() {
     command.json ? printJSON("dry run") : printPlan();
     return ExitSuccess;
   }
-  if (getMethod(command).rescaling == Method::Rescaling::Awq &&
+  if (getMethod(command).preparation == Method::Preparation::Awq &&
       failed(scaleWeights(*module)))
     return ExitFailure;
   if (failed(quantizeWeights(*module)))

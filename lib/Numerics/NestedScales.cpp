@@ -4,7 +4,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "NestedScales.h"
+#include "nibble/Numerics/NestedScales.h"
 
 #include <algorithm>
 #include <cmath>

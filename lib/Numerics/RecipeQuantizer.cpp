@@ -5,10 +5,10 @@
 //===----------------------------------------------------------------------===//
 
 #include "nibble/Numerics/RecipeQuantizer.h"
-#include "NestedScales.h"
 #include "PanelKernels.h"
 #include "SpqrOutliers.h"
 #include "WeightPanel.h"
+#include "nibble/Numerics/NestedScales.h"
 #include "nibble/Numerics/Parallel.h"
 
 #include <algorithm>

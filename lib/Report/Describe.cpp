@@ -68,6 +68,8 @@ std::string nibble::describeEncoding(QuantizedAttr encoding) {
     os << (whole && channel ? ", per channel" : ", per tensor");
   if (storage.isInteger())
     os << (encoding.hasZero() ? ", asymmetric" : ", symmetric");
+  if (encoding.hasNestedScale())
+    os << ", nested scales";
   return text;
 }
 

@@ -19,6 +19,8 @@ using namespace nibble::onnx;
 /// Bytes of the codes, scales and zero points of a type, densely packed.
 static uint64_t countBytes(RankedTensorType type) {
   auto bytes = [](RankedTensorType part) -> uint64_t {
+    if (part && getQuantization(part)) // Nested scales.
+      return countBytes(part);
     return part ? getPackedSize(part).value_or(0) : 0;
   };
   return bytes(getCodesType(type)) + bytes(getScalesType(type)) +
@@ -77,7 +79,8 @@ QuantizationPlan nibble::collectPlan(ModuleOp module) {
                                              type.getElementType(), encoding)));
     } else if (auto assemble = dyn_cast<AssembleOp>(op)) {
       auto codes = assemble.getCodes().getDefiningOp<ConstantOp>();
-      if (!codes)
+      bool isPart = llvm::any_of(op->getUsers(), llvm::IsaPred<AssembleOp>);
+      if (!codes || isPart)
         return;
       StringRef name = codes.getName();
       name.consume_back(".codes");

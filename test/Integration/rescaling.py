@@ -146,6 +146,17 @@ def repeated(g):
     return attend(g, 6, 2, repeat=True)
 
 
+def gathered(g):
+    """Heads repeated by their indices."""
+    w = g.weight(WIDTH, 2 * HEAD, outliers=True, period=HEAD)
+    value = g.node("Reshape", g.node("MatMul", "x", w), np.array([0, 0, 2, HEAD]))
+    value = g.node("Transpose", value, perm=[0, 2, 1, 3])
+    h = g.node("Gather", value, np.array([0, 0, 0, 1, 1, 1]), axis=1)
+    h = g.node("Transpose", h, perm=[0, 2, 1, 3])
+    h = g.node("Reshape", h, np.array([0, 0, 6 * HEAD]))
+    return g.finish(g.node("MatMul", h, g.weight(6 * HEAD, 16)))
+
+
 def own_input(g):
     return g.finish(g.node("MatMul", "x", g.weight(WIDTH, 16)))
 
@@ -168,7 +179,8 @@ def small_gain(g):
 
 
 # By graph: nodes that are added.
-FOLDED = (layer_norm, rms_norm, relu, gemm, gated, quotient, attention, grouped, repeated)
+FOLDED = (layer_norm, rms_norm, relu, gemm, gated, quotient, attention, grouped, repeated,
+          gathered)
 INSERTED = (own_input, other_reader)
 LEFT = (shared_weight, small_gain)
 

@@ -82,19 +82,25 @@ static void addQuantize(CLI::App &app, int &exitCode) {
                    "How codes are chosen: auto (the best known recipe: scale "
                    "search, GPTQ, coordinate descent and scale refits), gptq "
                    "(plain), round; awq (weights that meet large inputs scaled "
-                   "up), smoothquant (inputs scaled down); awq+gptq, "
+                   "up), smoothquant (inputs scaled down), llm-int8 (inputs "
+                   "with outliers in 16 bits); awq+gptq, "
                    "smoothquant+auto ... (default: auto with --calib, else "
                    "round; smoothquant with --activations)")
       ->check(CLI::IsMember(getMethodNames()));
+  verb->add_option("--outlier-threshold", command->outlierThreshold,
+                   "The least magnitude of an outlier of llm-int8")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   verb->add_option("--calib", command->calibration,
                    "Calibration data: an .npz file whose arrays are called as "
                    "the model's inputs, with a leading axis of samples, or a "
                    "folder of .npz files, one a sample");
   verb->add_option("--activations", command->activations,
                    "What convolutions and matrix products with weights of 8 "
-                   "bits and no zero point (w8cs) read and give: float, or u8 "
-                   "with ranges from --calib, for integer arithmetic")
-      ->check(CLI::IsMember({"float", "u8"}))
+                   "bits and no zero point (w8cs) read and give: float; or, "
+                   "for integer arithmetic, u8 with ranges from --calib, or "
+                   "dynamic with those of each call (products only)")
+      ->check(CLI::IsMember({"float", "u8", "dynamic"}))
       ->capture_default_str();
   verb->add_option("--samples", command->samples,
                    "How many samples to take (default: all)");
@@ -108,6 +114,9 @@ static void addQuantize(CLI::App &app, int &exitCode) {
   addChoice(verb, "--scale", command->search, getSearchNames(),
             "Scales from the range of each block, or searched for the least "
             "weighted error (default: search)");
+  verb->add_flag("--double-quantization", command->doubleQuantization,
+                 "Store the scales in 8 bits too (saves .37 bits a weight in "
+                 "groups of 64); for integers, written as DequantizeLinear");
   verb->add_option("--format", command->format,
                    "The ops that hold the weights: auto takes the fastest that "
                    "fits")

@@ -22,7 +22,9 @@ def ConvertNibbleToOnnx : Pass<"convert-nibble-to-onnx", "::mlir::ModuleOp"> {
     | `bnb4`        | MatMul, Gemm      | MatMulBnb4 (nf4, fp4)                     |
     | `qdq`         | any node          | DequantizeLinear before the node          |
 
-    `auto` takes the first row that can express a weight and all of its readers.
+    `auto` takes the first row that can express a weight and all of its readers. In
+    every format a product of 8-bit weights with activations that
+    `nibble.quantize_dynamic` gives becomes DynamicQuantizeLinear and MatMulInteger.
     A code of 3 bits takes a container of 4, one of 5 to 7 bits a container of 8;
     the numbers stay what they are. A weight that several nodes read is stored
     once.
@@ -31,6 +33,10 @@ def ConvertNibbleToOnnx : Pass<"convert-nibble-to-onnx", "::mlir::ModuleOp"> {
     since, becomes that very node again: always with `auto`, with another format
     where the node is of that format or the format cannot hold the weight.
     Activations always go back to the nodes that they were.
+
+    Scales that are quantized again (`--nibble-quantize-scales`) are computed from their
+    codes by Cast, Sub, Mul and Reshape before DequantizeLinear; runtimes do that once, when
+    they load the model. The other formats have no place for them.
 
     The opset is raised only where `qdq` needs it, and only if every node of the
     model keeps its meaning; otherwise the pass fails and names the node.
@@ -60,6 +66,7 @@ def ConvertNibbleToOnnx : Pass<"convert-nibble-to-onnx", "::mlir::ModuleOp"> {
     Statistic<"numMatMulNBits", "matmulnbits", "MatMulNBits nodes">,
     Statistic<"numGathers", "gathers", "GatherBlockQuantized nodes">,
     Statistic<"numBnb4", "bnb4", "MatMulBnb4 nodes">,
+    Statistic<"numIntegerProducts", "integer-products", "MatMulInteger nodes">,
     Statistic<"numDequantize", "dequantize", "DequantizeLinear nodes">,
     Statistic<"numRestored", "restored", "Nodes written as they had been read">
   ];

@@ -27,8 +27,8 @@ enum ExitCode {
   ExitNothingQuantized = 3
 };
 
-/// How codes may be chosen: auto, gptq, round, smoothquant, awq, and the last
-/// two before a + and one of the first two.
+/// How codes may be chosen: auto, gptq, round, smoothquant, awq, llm-int8, and
+/// the last three before a + and one of the first two.
 std::vector<std::string> getMethodNames();
 
 struct QuantizeCommand {
@@ -40,21 +40,25 @@ struct QuantizeCommand {
   /// Rules of --nibble-assign-schemes, and globs of what stays in float; globs
   /// come first.
   std::vector<std::string> rules, keep;
-  /// One of getMethodNames(); empty: smoothquant with activations that are
-  /// quantized, else auto with calibration data, round without.
+  /// One of getMethodNames(); empty: with calibration data smoothquant where
+  /// activations are quantized, else auto; round without.
   std::string method;
+  /// The least magnitude of an outlier of llm-int8.
+  float outlierThreshold = 6;
   /// An .npz file or a folder of them (CalibrationData.h); empty: none.
   std::string calibration;
   /// How many samples to take; 0: all.
   size_t samples = 0;
-  /// How activations between products are computed: float, or u8, whose ranges
-  /// come from the calibration data.
+  /// How activations between products are computed: float, u8, whose ranges
+  /// come from the calibration data, or dynamic, u8 by the ranges of each call.
   std::string activations = "float";
   /// Measure each part on what the quantized parts before it compute.
   bool sequential = false;
   /// Of the Hessian, as a fraction of its mean diagonal.
   double damping = 0.01;
   ScaleSearch search = ScaleSearch::LeastSquares;
+  /// Quantize the scales again.
+  bool doubleQuantization = false;
   std::string format = "auto";
   int64_t accuracyLevel = 1;
   ExternalData externalData = ExternalData::Auto;

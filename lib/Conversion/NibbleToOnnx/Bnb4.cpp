@@ -21,6 +21,8 @@ using namespace nibble;
 using namespace nibble::onnx;
 
 std::optional<std::string> nibble::whyNotBnb4(const StoredWeight &weight) {
+  if (weight.nestedScales)
+    return "has nested scales, which MatMulBnb4 lacks";
   StorageAttr storage = weight.encoding.getStorage();
   if (storage.getKind() != CodeKind::NF4 && storage.getKind() != CodeKind::FP4)
     return "has codes that are not of nf4 or fp4";

@@ -121,6 +121,8 @@ static std::optional<std::string> whyNotReader(const WeightReader &reader,
 
 std::optional<std::string>
 nibble::whyNotMatMulNBits(const StoredWeight &weight) {
+  if (weight.nestedScales)
+    return "has nested scales, which MatMulNBits lacks";
   if (!weight.encoding.getStorage().isInteger() || weight.encoding.getFlat())
     return "has codes that are no integers";
   if (weight.type.getRank() != 2)

@@ -36,6 +36,9 @@ private:
   LogicalResult write(const StoredWeight &weight, Format chosen,
                       OnnxBuilder &builder);
   void eraseParts(AssembleOp op);
+  void eraseDynamic();
+
+  DynamicNodes dynamicNodes;
 };
 
 } // namespace
@@ -57,12 +60,20 @@ Result<Format> ToOnnx::chooseFormat(const StoredWeight &weight) {
   return Failure{reasons};
 }
 
-/// Removes the constants of `op` that nobody else reads.
+/// Whether these are the scales of a weight, which are written with it.
+static bool isPart(AssembleOp op) {
+  return llvm::any_of(op->getUsers(), llvm::IsaPred<AssembleOp>);
+}
+
+/// Removes the parts of `op` that nobody else reads.
 void ToOnnx::eraseParts(AssembleOp op) {
   SmallVector<Value> parts(op->getOperands());
   op.erase();
   for (Value part : parts)
-    if (auto constant = part.getDefiningOp<ConstantOp>())
+    if (auto nested = part.getDefiningOp<AssembleOp>();
+        nested && nested->use_empty())
+      eraseParts(nested);
+    else if (auto constant = part.getDefiningOp<ConstantOp>())
       if (constant->use_empty())
         constant.erase();
 }
@@ -70,6 +81,15 @@ void ToOnnx::eraseParts(AssembleOp op) {
 LogicalResult ToOnnx::convert(AssembleOp op, Restorer &restorer,
                               UniqueNames &names) {
   Result<StoredWeight> weight = readWeight(op);
+  if (weight && isIntegerProduct(*weight)) {
+    constexpr int64_t kDynamicQuantizeLinear = 11;
+    if (failed(raiseOpset(getOperation(), kDynamicQuantizeLinear)))
+      return failure();
+    OnnxBuilder builder(op, names);
+    numIntegerProducts += writeIntegerProducts(*weight, builder, dynamicNodes);
+    eraseParts(op);
+    return success();
+  }
   Result<Format> chosen =
       weight ? chooseFormat(*weight) : Failure{weight.error()};
   if (chosen) {
@@ -87,6 +107,20 @@ LogicalResult ToOnnx::convert(AssembleOp op, Restorer &restorer,
                                     << format << ": it " << chosen.error();
   numRestored += restored;
   return success();
+}
+
+/// Removes what nodes were written for, with the cast before it.
+void ToOnnx::eraseDynamic() {
+  for (auto &[op, node] : dynamicNodes) {
+    if (!op->use_empty())
+      continue;
+    Value input = op->getOperand(0);
+    op->erase();
+    if (auto cast = input.getDefiningOp<UnrealizedConversionCastOp>();
+        cast && cast.use_empty())
+      cast.erase();
+  }
+  dynamicNodes.clear();
 }
 
 LogicalResult ToOnnx::write(const StoredWeight &weight, Format chosen,
@@ -124,11 +158,15 @@ void ToOnnx::runOnOperation() {
   Restorer restorer(getOperation());
   numRestored += restorer.restoreAll(format);
   SmallVector<AssembleOp> assembles;
-  getOperation().walk([&](AssembleOp op) { assembles.push_back(op); });
+  getOperation().walk([&](AssembleOp op) {
+    if (!isPart(op))
+      assembles.push_back(op);
+  });
   UniqueNames names(getOperation());
   for (AssembleOp op : assembles)
     if (failed(convert(op, restorer, names)))
       return signalPassFailure();
+  eraseDynamic();
   restorer.cleanUp();
   if (!assembles.empty())
     requireFreeInitializers(getOperation());

@@ -126,9 +126,7 @@ void nibble::writeQdq(const StoredWeight &weight, OnnxBuilder &builder) {
   inputs.push_back(builder.makeConstant(weight.name + "_quantized",
                                         weight.type.getShape(), codeType,
                                         std::move(codes)));
-  inputs.push_back(builder.makeScales(weight.name + "_scale", gridShape,
-                                      weight.type.getElementType(),
-                                      weight.scales));
+  inputs.push_back(builder.makeScales(weight, gridShape));
   if (!weight.zeroPoints.empty()) {
     auto [zeroType, zeros] =
         packContainer(context, storage, bits, weight.zeroPoints);

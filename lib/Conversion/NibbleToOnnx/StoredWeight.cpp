@@ -6,6 +6,7 @@
 
 #include "StoredWeight.h"
 
+#include "nibble/Dialect/Nibble/Transforms/Dequantize.h"
 #include "nibble/Dialect/Nibble/Transforms/Weights.h"
 #include "nibble/Dialect/Onnx/IR/TensorData.h"
 #include "nibble/Numerics/Packing.h"
@@ -69,6 +70,17 @@ unsigned nibble::getReductionAxis(const WeightReader &reader) {
   return last != static_cast<bool>(reader.transpose) ? 1 : 0;
 }
 
+/// Whether nested scales are as --nibble-quantize-scales makes them.
+static bool isRunOfBytes(AssembleOp op) {
+  QuantizedAttr encoding = getQuantization(op.getType());
+  auto zero = dyn_cast_if_present<TypeAttr>(encoding.getZero());
+  auto scale = dyn_cast<TypeAttr>(encoding.getScale());
+  return encoding.getFlat() && encoding.getStorage().isInteger() &&
+         !encoding.getStorage().isSigned() &&
+         encoding.getStorage().getBitWidth() == 8 && scale && zero &&
+         scale.getValue().isF32() && zero.getValue().isF32();
+}
+
 Result<StoredWeight> nibble::readWeight(AssembleOp op) {
   StoredWeight weight;
   weight.op = op;
@@ -78,16 +90,20 @@ Result<StoredWeight> nibble::readWeight(AssembleOp op) {
   if (!op.getCodes().getDefiningOp<ConstantOp>())
     return Failure{
         "has codes that are no onnx.constant, which ONNX cannot hold"};
-  if (weight.encoding.hasOutliers() || weight.encoding.hasNestedScale() ||
-      weight.encoding.hasNestedZero() || weight.encoding.hasLayout())
+  if (weight.encoding.hasOutliers() || weight.encoding.hasNestedZero() ||
+      weight.encoding.hasLayout())
     return Failure{
-        "has outliers, nested scales or a layout, which no ONNX op holds"};
+        "has outliers, nested zero points or a layout, which no ONNX op holds"};
   if (weight.encoding.getStorage().getBitWidth() > 8)
     return Failure{"has codes of more than 8 bits"};
   std::optional<std::vector<uint8_t>> unpacked =
       readCodes(op.getCodes(), weight.encoding.getStorage());
+  weight.nestedScales = op.getScales().getDefiningOp<AssembleOp>();
+  if (weight.nestedScales && !isRunOfBytes(weight.nestedScales))
+    return Failure{"has nested scales that are no runs of bytes"};
   std::optional<std::vector<float>> scales =
-      getFloats(getConstantValue(op.getScales()));
+      weight.nestedScales ? dequantizeConstant(weight.nestedScales)
+                          : getFloats(getConstantValue(op.getScales()));
   if (!unpacked || !scales)
     return Failure{"has codes or scales that are no constants"};
   weight.codes = std::move(*unpacked);
@@ -129,6 +145,63 @@ Value OnnxBuilder::makeScales(StringRef name, ArrayRef<int64_t> shape,
                           8);
   encodeArray(format, scales.data(), scales.size(), bytes.data());
   return makeConstant(name, shape, elementType, std::move(bytes));
+}
+
+/// scale = step * (code - zero), as NestedScales says, in ops that runtimes
+/// fold: codes are rows of runs, filled up with zeros.
+Value OnnxBuilder::makeScales(const StoredWeight &weight,
+                              ArrayRef<int64_t> shape) {
+  Type f32 = weight.type.getElementType();
+  if (!weight.nestedScales)
+    return makeScales(weight.name + "_scale", shape, f32, weight.scales);
+  AssembleOp nested = weight.nestedScales;
+  QuantizedAttr encoding = getQuantization(nested.getType());
+  int64_t run = encoding.getBlock()[0], count = weight.scales.size();
+  int64_t runs = (count + run - 1) / run;
+  std::string name = weight.name + "_scale";
+  auto codes = *readCodes(nested.getCodes(), encoding.getStorage());
+  std::vector<char> padded(codes.begin(), codes.end());
+  padded.resize(runs * run, 0);
+  auto rows = RankedTensorType::get({runs, run}, f32);
+  auto make = [&](StringRef opType, StringRef suffix, ValueRange inputs,
+                  ArrayRef<std::pair<StringRef, int64_t>> attributes,
+                  RankedTensorType type) -> Value {
+    std::string output = names.make(name + suffix);
+    return makeNode(opType, "", output, output, inputs, attributes, type)
+        .getResult(0);
+  };
+  auto makeInts = [&](StringRef suffix, ArrayRef<int64_t> integers) {
+    std::vector<char> bytes(integers.size() * sizeof(int64_t));
+    std::memcpy(bytes.data(), integers.data(), bytes.size());
+    return makeConstant(name + suffix.str(),
+                        {static_cast<int64_t>(integers.size())},
+                        builder.getI64Type(), std::move(bytes));
+  };
+  constexpr int64_t kFloat = 1; // TensorProto.DataType
+  Value value = make("Cast", "_floats",
+                     makeConstant(name + "_codes", {runs, run},
+                                  builder.getIntegerType(8, /*isSigned=*/false),
+                                  std::move(padded)),
+                     {{"to", kFloat}}, rows);
+  for (auto [opType, suffix, part] :
+       {std::tuple("Sub", "_zero", Value(nested.getZeros())),
+        std::tuple("Mul", "_step", Value(nested.getScales()))}) {
+    Value column = makeScales(name + suffix, {runs, 1}, f32,
+                              *getFloats(getConstantValue(part)));
+    value = make(opType, suffix + std::string("_applied"), {value, column}, {},
+                 rows);
+  }
+  if (runs * run != count) {
+    value = make("Reshape", "_flat", {value, makeInts("_flat_shape", {-1})}, {},
+                 RankedTensorType::get({runs * run}, f32));
+    value = make("Slice", "_whole",
+                 {value, makeInts("_begin", {0}), makeInts("_end", {count})},
+                 {}, RankedTensorType::get({count}, f32));
+  }
+  if (shape.empty())
+    return make("Squeeze", "", value, {}, RankedTensorType::get({}, f32));
+  return make("Reshape", "", {value, makeInts("_shape", shape)}, {},
+              RankedTensorType::get(shape, f32));
 }
 
 NodeOp OnnxBuilder::makeNode(StringRef opType, StringRef domain, StringRef name,

@@ -36,6 +36,7 @@ struct StoredWeight {
   llvm::SmallVector<int64_t> gridShape;
   std::vector<uint8_t> codes;      // in the order of the tensor
   std::vector<float> scales;       // in the order of the grid
+  AssembleOp nestedScales;         // what they are made of, or null
   std::vector<uint8_t> zeroPoints; // likewise, or empty
 };
 
@@ -70,6 +71,9 @@ public:
   /// Scales (f32) in `elementType`, which holds each exactly.
   mlir::Value makeScales(llvm::StringRef name, llvm::ArrayRef<int64_t> shape,
                          mlir::Type elementType, llvm::ArrayRef<float> scales);
+  /// The scales of a weight, computed from their codes where they are nested.
+  mlir::Value makeScales(const StoredWeight &weight,
+                         llvm::ArrayRef<int64_t> shape);
   /// A node with one result.
   onnx::NodeOp
   makeNode(llvm::StringRef opType, llvm::StringRef domain, llvm::StringRef name,
@@ -97,6 +101,17 @@ FormatCounts writeMatMulNBits(const StoredWeight &weight, OnnxBuilder &builder,
                               int64_t accuracyLevel);
 FormatCounts writeBnb4(const StoredWeight &weight, OnnxBuilder &builder);
 void writeQdq(const StoredWeight &weight, OnnxBuilder &builder);
+
+/// The nodes that were written for dynamically quantized activations.
+using DynamicNodes = llvm::DenseMap<mlir::Operation *, onnx::NodeOp>;
+
+/// Whether all that reads this weight are products with dynamically quantized
+/// activations, which MatMulInteger computes.
+bool isIntegerProduct(const StoredWeight &weight);
+
+/// Replaces those products. Returns how many.
+unsigned writeIntegerProducts(const StoredWeight &weight, OnnxBuilder &builder,
+                              DynamicNodes &dynamicNodes);
 
 /// The opset of ONNX that DequantizeLinear needs for this weight.
 int64_t getQdqOpset(const StoredWeight &weight);

@@ -124,7 +124,7 @@ void AssignSchemes::addReader(NodeOp node, Value value, bool isFilter,
                               unsigned axis) {
   auto constant = value.getDefiningOp<ConstantOp>();
   if (!constant) {
-    if (!node.isOnnx("Gather"))
+    if (!node.isOnnx("Gather") && !node->hasAttr(kKeptAttrName))
       node->setAttr(kKeptAttrName,
                     StringAttr::get(&getContext(), "its weight is computed"));
     return;

@@ -78,16 +78,23 @@ forEachElement(RankedTensorType type, QuantizedAttr encoding,
   }
 }
 
+static std::optional<std::vector<float>> readScales(AssembleOp op,
+                                                    QuantizedAttr encoding) {
+  if (!encoding.hasNestedScale())
+    return getFloats(getConstantValue(op.getScales()));
+  auto nested = op.getScales().getDefiningOp<AssembleOp>();
+  return nested ? dequantizeConstant(nested) : std::nullopt;
+}
+
 std::optional<std::vector<float>> nibble::dequantizeConstant(AssembleOp op) {
   auto type = cast<RankedTensorType>(op.getResult().getType());
   QuantizedAttr encoding = getQuantization(type);
-  if (encoding.hasNestedScale() || encoding.hasNestedZero() ||
-      encoding.hasOutliers() || encoding.hasLayout() || !type.hasStaticShape())
+  if (encoding.hasNestedZero() || encoding.hasOutliers() ||
+      encoding.hasLayout() || !type.hasStaticShape())
     return std::nullopt;
   std::optional<std::vector<float>> values =
       readCodeValues(op.getCodes(), encoding.getStorage());
-  std::optional<std::vector<float>> scales =
-      getFloats(getConstantValue(op.getScales()));
+  std::optional<std::vector<float>> scales = readScales(op, encoding);
   std::optional<std::vector<float>> zeros;
   if (encoding.hasZero())
     zeros = readZeros(op, encoding);

@@ -6,6 +6,7 @@
 
 #include "nibble/Dialect/Nibble/Transforms/Dequantize.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
+#include "nibble/Dialect/Nibble/Transforms/Weights.h"
 #include "nibble/Dialect/Onnx/IR/TensorData.h"
 #include "nibble/Dialect/Onnx/Utils/Affine.h"
 #include "nibble/Dialect/Onnx/Utils/NodeBuilder.h"
@@ -40,6 +41,7 @@ struct QuantizeActivations
 
 private:
   void quantize(NodeOp node);
+  void quantizeDynamically(NodeOp node);
   void correctBias(NodeOp node, AssembleOp weight);
   void quantizeOutput(NodeOp node);
 
@@ -164,11 +166,65 @@ void QuantizeActivations::quantize(NodeOp node) {
     quantizeOutput(node);
 }
 
+/// True for products with 8-bit weights that MatMulInteger can compute.
+static bool isIntegerProduct(NodeOp node) {
+  if (!isProduct(node) || !getFloatTensor(node.getInputs()[0]) ||
+      node.getInt("transA", 0) != 0 || node.getFloat("alpha", 1) != 1 ||
+      node.getFloat("beta", 1) != 1)
+    return false;
+  MatrixSource source = getMatrixSource(node.getInputs()[1]);
+  auto weight = source.value.getDefiningOp<AssembleOp>();
+  if (!weight || weight.getType().getRank() != 2)
+    return false;
+  QuantizedAttr encoding = getQuantization(weight.getType());
+  StorageAttr storage = encoding.getStorage();
+  unsigned axis = getReductionAxis(node, source.transposed);
+  return storage.isInteger() && storage.getBitWidth() == 8 &&
+         !encoding.hasZero() && !encoding.hasNestedScale() &&
+         !encoding.getFlat() &&
+         encoding.getGridShape(weight.getType().getShape())[axis] == 1;
+}
+
+void QuantizeActivations::quantizeDynamically(NodeOp node) {
+  if (!isIntegerProduct(node))
+    return;
+  Value input = node.getInputs()[0];
+  Value &codes = quantized[{input, Attribute()}];
+  if (!codes) {
+    OpBuilder builder(node.getContext());
+    builder.setInsertionPointAfterValue(input);
+    auto type = getFloatTensor(input);
+    auto plain = RankedTensorType::get(type.getShape(), type.getElementType());
+    SmallVector<int64_t> whole(type.getRank(), QuantizedAttr::kWholeExtent);
+    auto byte = StorageAttr::getInteger(node.getContext(), 8,
+                                        /*isSigned=*/false);
+    auto encoding = QuantizedAttr::get(
+        byte, whole, TypeAttr::get(type.getElementType()), byte);
+    // Names of dimensions have no place in a quantized type.
+    Value expressed = input;
+    if (plain != type)
+      expressed = UnrealizedConversionCastOp::create(builder, node.getLoc(),
+                                                     plain, input)
+                      .getResult(0);
+    codes = QuantizeDynamicOp::create(
+        builder, node.getLoc(),
+        RankedTensorType::get(type.getShape(), type.getElementType(), encoding),
+        expressed);
+    ++numInputs;
+  }
+  node.getInputsMutable()[0].set(codes);
+}
+
 void QuantizeActivations::runOnOperation() {
+  if (mode != "static" && mode != "dynamic") {
+    emitError(UnknownLoc::get(&getContext()))
+        << "'" << mode << "' is no mode; use static or dynamic";
+    return signalPassFailure();
+  }
   SmallVector<NodeOp> nodes;
   getOperation().walk([&](NodeOp node) { nodes.push_back(node); });
   for (NodeOp node : nodes) {
-    quantize(node);
+    mode == "static" ? quantize(node) : quantizeDynamically(node);
     for (StringRef name : {kInputRangeAttrName, kOutputRangeAttrName,
                            kInputMeansAttrName, kMeanProductsAttrName})
       node->removeAttr(name);

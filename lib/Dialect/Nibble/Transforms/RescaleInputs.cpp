@@ -107,7 +107,7 @@ MatrixView nibble::viewMatrix(InputWeight &weight,
              : MatrixView::columnMajor(numbers.data(), inputs, outputs);
 }
 
-static std::vector<InputGroup> collectGroups(ModuleOp module) {
+std::vector<InputGroup> nibble::collectInputGroups(ModuleOp module) {
   llvm::MapVector<Value, InputGroup> groups;
   module.walk([&](NodeOp node) {
     auto weight = getWeight(node);
@@ -147,6 +147,11 @@ static void addNote(InputWeight &weight, StringRef note) {
   constant->setAttr(kNotesAttrName, builder.getArrayAttr(notes));
 }
 
+void nibble::addNote(InputGroup &group, StringRef note) {
+  for (InputWeight &weight : group.weights)
+    ::addNote(weight, note);
+}
+
 //===----------------------------------------------------------------------===//
 // Rescaling
 //===----------------------------------------------------------------------===//
@@ -171,8 +176,7 @@ private:
 
 void InputRescaler::leave(InputGroup &group, const Twine &why) {
   ++counts.left;
-  for (InputWeight &weight : group.weights)
-    addNote(weight, ("inputs not rescaled: " + why).str());
+  addNote(group, ("inputs not rescaled: " + why).str());
 }
 
 /// A Mul between the value and the products of the group.
@@ -235,8 +239,8 @@ LogicalResult InputRescaler::rescale(InputGroup &group) {
     SmallVector<int64_t> shape{1, 1};
     shape[weight.axis] = extent;
     multiplyConstant(weight.holder, weight.operand, shape, numbers);
-    addNote(weight, note);
   }
+  addNote(group, note);
   return success();
 }
 
@@ -244,7 +248,7 @@ FailureOr<RescaleCounts> nibble::rescaleInputs(ModuleOp module,
                                                ActivationRanges &ranges,
                                                ChooseFactors choose) {
   InputRescaler rescaler(ranges, choose);
-  for (InputGroup &group : collectGroups(module))
+  for (InputGroup &group : collectInputGroups(module))
     if (failed(rescaler.rescale(group)))
       return failure();
   requireFreeInitializers(module);

@@ -12,6 +12,7 @@
 #include "nibble/Dialect/Onnx/Utils/NodeBuilder.h"
 
 #include <numeric>
+#include <utility>
 
 using namespace mlir;
 using namespace nibble;
@@ -106,6 +107,7 @@ private:
   bool divideGemm(NodeOp node, const ChannelMap &map);
   bool divideTransposed(NodeOp node, const ChannelMap &map);
   bool divideReshaped(NodeOp node, const ChannelMap &map);
+  bool divideGathered(NodeOp node, const ChannelMap &map);
   std::optional<ChannelMap> fit(const ChannelMap &map, Value value);
   uint32_t findTie(uint32_t channel) const;
   void tie(uint32_t a, uint32_t b);
@@ -318,6 +320,52 @@ bool DivisionPlanner::divideReshaped(NodeOp node, const ChannelMap &map) {
   return divideOperand(node, 0, reshaped);
 }
 
+/// Slices by constant indices, which repeat or order them. Channels that come
+/// from one slice are tied.
+bool DivisionPlanner::divideGathered(NodeOp node, const ChannelMap &map) {
+  auto data = getFloatTensor(node.getInput(0));
+  auto indices = getIntegers(getConstantValue(node.getInput(1)));
+  auto indexType = dyn_cast<RankedTensorType>(node.getInput(1).getType());
+  int64_t rank = static_cast<int64_t>(map.shape.size());
+  int64_t axis = node.getInt("axis", 0);
+  axis += axis < 0 ? rank : 0;
+  if (!data || !indices || !indexType || indexType.getRank() != 1 ||
+      data.getRank() != rank || axis >= rank || data.isDynamicDim(axis))
+    return refuse("'" + node.getDisplayName() +
+                  "' gathers by numbers that "
+                  "are not known");
+  if (map.shape[axis] == 1)
+    return divideOperand(node, 0, map);
+  int64_t extent = data.getDimSize(axis);
+  if (map.shape[axis] != static_cast<int64_t>(indices->size()) ||
+      llvm::any_of(*indices, [&](int64_t index) {
+        return index < -extent || index >= extent;
+      }))
+    return refuse("'" + node.getDisplayName() + "' is malformed");
+  ChannelMap gathered;
+  gathered.shape = map.shape;
+  gathered.shape[axis] = extent;
+  SmallVector<size_t> strides = getStrides(gathered.shape), along(rank, 0);
+  size_t stride = std::exchange(strides[axis], 0);
+  along[axis] = 1;
+  constexpr uint32_t none = -1;
+  gathered.channels.assign(countElements(gathered.shape), none);
+  for (auto [channel, base, position] :
+       llvm::zip(map.channels, listOffsets(map.shape, strides),
+                 listOffsets(map.shape, along))) {
+    int64_t index = (*indices)[position];
+    index += index < 0 ? extent : 0;
+    uint32_t &known = gathered.channels[base + index * stride];
+    if (known == none)
+      known = channel;
+    else
+      tie(known, channel);
+  }
+  if (llvm::is_contained(gathered.channels, none))
+    return refuse("'" + node.getDisplayName() + "' leaves slices out");
+  return divideOperand(node, 0, gathered);
+}
+
 bool DivisionPlanner::divide(Value value, const ChannelMap &map) {
   auto node = value.getDefiningOp<NodeOp>();
   if (!node)
@@ -344,6 +392,8 @@ bool DivisionPlanner::divide(Value value, const ChannelMap &map) {
       return divideGemm(node, map);
     if (node.isOnnx("Transpose"))
       return divideTransposed(node, map);
+    if (node.isOnnx("Gather"))
+      return divideGathered(node, map);
     if (node.isOnnx("Reshape") || node.isOnnx("Flatten") ||
         node.isOnnx("Squeeze") || node.isOnnx("Unsqueeze"))
       return divideReshaped(node, map);
@@ -400,6 +450,8 @@ void onnx::multiplyConstant(NodeOp node, unsigned operand,
                             ArrayRef<int64_t> shape, ArrayRef<double> factors) {
   Value old = node.getInputs()[operand];
   ArrayRef<int64_t> oldShape = getFloatTensor(old).getShape();
+  while (shape.size() > oldShape.size() && shape.front() == 1)
+    shape = shape.drop_front();
   std::vector<float> numbers = *getFloats(getConstantValue(old));
   SmallVector<int64_t> newShape = broadcastShapes(oldShape, shape);
   std::vector<float> products;

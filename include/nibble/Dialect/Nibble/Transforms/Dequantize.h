@@ -15,8 +15,8 @@
 namespace nibble {
 
 /// The elements of `op`, row-major, as f32: (code value - zero point) * scale
-/// (Spec S3). std::nullopt where a part is no constant, or the encoding has
-/// nested scales, outliers or a layout.
+/// (Spec S3, S7). std::nullopt where a part is no constant, or the encoding has
+/// nested zero points, outliers or a layout.
 std::optional<std::vector<float>> dequantizeConstant(AssembleOp op);
 
 } // namespace nibble

@@ -138,6 +138,37 @@ def NibbleRound : Pass<"nibble-round", "::mlir::ModuleOp"> {
   ];
 }
 
+def NibbleQuantizeScales : Pass<"nibble-quantize-scales", "::mlir::ModuleOp"> {
+  let summary = "Quantize the scales of weights again";
+  let description = [{
+    Double quantization (QLoRA, https://arxiv.org/abs/2305.14314, section 3): the scales
+    of a quantized weight become codes of 8 bits, `run` of which share a step and a zero
+    point of f32. A scale for each 64 weights then takes 8.25 bits instead of 32, which
+    saves .37 bits a weight. Codes stay what they are; `nibble.sqnr` counts what the
+    scales lose. Weights with too few scales to gain stay as they are.
+
+    ```mlir
+    %w = nibble.assemble %codes scales(%scales) : tensor<256x64xf32,
+      #nibble.quantized<i4, block = [64, 1], scale = f32>>
+    ```
+    becomes
+    ```mlir
+    %s = nibble.assemble %scale_codes scales(%steps) zeros(%zeros) : tensor<4x64xf32,
+      #nibble.quantized<u8, block = flat [256], scale = f32, zero = f32>>
+    %w = nibble.assemble %codes scales(%s) : tensor<256x64xf32, #nibble.quantized<i4,
+      block = [64, 1], scale = quantized<u8, block = flat [256], scale = f32, zero = f32>>>
+    ```
+  }];
+  let dependentDialects = ["::nibble::onnx::OnnxDialect", "::nibble::NibbleDialect"];
+  let options = [
+    Option<"runLength", "run", "int64_t", "256",
+           "How many scales share a step">
+  ];
+  let statistics = [
+    Statistic<"numQuantized", "quantized", "Weights whose scales were quantized">
+  ];
+}
+
 def NibbleSmooth : Pass<"nibble-smooth", "::mlir::ModuleOp"> {
   let summary = "Move range from the inputs of products to their weights";
   let description = [{
@@ -149,7 +180,7 @@ def NibbleSmooth : Pass<"nibble-smooth", "::mlir::ModuleOp"> {
 
     The division costs nothing where a constant before the products takes it: the gain
     of a normalisation, a factor, the columns of an earlier product, seen through sums,
-    Relu, Transpose, Reshape, Expand and the product with a computed matrix (so
+    Relu, Transpose, Reshape, Expand, Gather and the product with a computed matrix (so
     through attention; heads that share values share factors). Where there is none, a Mul
     is inserted if that at least halves the power of the noise of rounding the input to
     256 codes. Otherwise `nibble.notes` on the weights says why nothing was done.
@@ -219,6 +250,44 @@ def NibbleAwq : Pass<"nibble-awq", "::mlir::ModuleOp"> {
   ];
 }
 
+def NibbleSplitOutliers : Pass<"nibble-split-outliers", "::mlir::ModuleOp"> {
+  let summary = "Keep the inputs with outliers in 16 bits";
+  let description = [{
+    LLM.int8() (https://arxiv.org/abs/2208.07339, section 3.2): of what MatMul and Gemm
+    with constant weights read, the channels whose largest |x| on the calibration data
+    (`ranges`) is at least `threshold` become a product of their own, whose rows of the
+    weight are stored in f16. The other product sees zeros there, in its input and in its
+    weight, so that its 8-bit codes are for small numbers only; any pass may quantize it.
+    All of it is plain ONNX. Where more than a quarter of the channels are that large,
+    nothing is done, and `nibble.notes` on the weights says so.
+
+    ```mlir
+    %y = onnx.node "MatMul"(%x, %w) outputs ["y"] …
+    ```
+    becomes
+    ```mlir
+    %rest = onnx.node "Mul"(%x, %mask) …
+    %some = onnx.node "Gather"(%x, %outlier_inputs) …
+    %a = onnx.node "MatMul"(%rest, %w_with_rows_of_zeros) …
+    %v = onnx.node "Cast"(%rows_in_f16) …
+    %b = onnx.node "MatMul"(%some, %v) …
+    %y = onnx.node "Add"(%a, %b) outputs ["y"] …
+    ```
+  }];
+  let dependentDialects = ["::nibble::onnx::OnnxDialect", "::nibble::NibbleDialect"];
+  let options = [
+    Option<"rangesFile", "ranges", "std::string", "",
+           "A file of ranges (JSON)">,
+    Option<"threshold", "threshold", "float", "6.0",
+           "The least magnitude of an outlier">
+  ];
+  let statistics = [
+    Statistic<"numValues", "values", "Values that were split">,
+    Statistic<"numInputs", "inputs", "Their channels that are kept apart">,
+    Statistic<"numLeft", "left", "Values with too many outliers">
+  ];
+}
+
 def NibbleEqualizeActivations
     : Pass<"nibble-equalize-activations", "::mlir::ModuleOp"> {
   let summary = "Make the channels of activations share 256 codes fairly";
@@ -268,7 +337,25 @@ def NibbleQuantizeActivations
     points and whose ranges `--nibble-equalize-activations` noted, so that a runtime
     computes them in integers: both sides of a `Conv`, the input of a `MatMul`. A bias
     is corrected for the error that rounding the weights makes on average.
+
+    With `mode=dynamic` no ranges are needed: what `MatMul` and `Gemm` read is quantized
+    by the range that it has in each call (`nibble.quantize_dynamic`, u8 with a zero
+    point, one scale a tensor); convolutions stay in float.
+
+    ```mlir
+    %y = onnx.node "MatMul"(%x, %w) …
+    ```
+    becomes
+    ```mlir
+    %0 = nibble.quantize_dynamic %x : tensor<?x64xf32,
+      #nibble.quantized<u8, block = [*, *], scale = f32, zero = u8>>
+    %y = onnx.node "MatMul"(%0, %w) …
+    ```
   }];
+  let options = [
+    Option<"mode", "mode", "std::string", "\"static\"",
+           "static: by the ranges of calibration; dynamic: by those of each call">
+  ];
   let dependentDialects = ["::nibble::onnx::OnnxDialect", "::nibble::NibbleDialect"];
   let statistics = [
     Statistic<"numInputs", "inputs", "Inputs that were quantized">,

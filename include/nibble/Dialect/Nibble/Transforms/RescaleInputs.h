@@ -47,6 +47,13 @@ struct InputGroup {
   std::vector<InputWeight> weights;
 };
 
+/// All values that products with constant weights read, in their order. A
+/// weight of f32 counts that nobody else reads.
+std::vector<InputGroup> collectInputGroups(mlir::ModuleOp module);
+
+/// Notes something on all weights of a group (nibble.notes).
+void addNote(InputGroup &group, llvm::StringRef note);
+
 /// What calibration knows of the channels of an input.
 struct ChannelStatistics {
   const ActivationRange &range;

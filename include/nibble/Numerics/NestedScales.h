@@ -4,8 +4,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef NIBBLE_LIB_NUMERICS_NESTEDSCALES_H
-#define NIBBLE_LIB_NUMERICS_NESTEDSCALES_H
+#ifndef NIBBLE_NUMERICS_NESTEDSCALES_H
+#define NIBBLE_NUMERICS_NESTEDSCALES_H
 
 #include "nibble/Numerics/WeightQuantizer.h"
 
@@ -18,4 +18,4 @@ NestedScales nestScales(std::vector<float> &scales, unsigned bits,
 
 } // namespace nibble
 
-#endif // NIBBLE_LIB_NUMERICS_NESTEDSCALES_H
+#endif // NIBBLE_NUMERICS_NESTEDSCALES_H
