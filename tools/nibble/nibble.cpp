@@ -86,7 +86,9 @@ static void addQuantize(CLI::App &app, int &exitCode) {
   verb->add_option("--calib", command->calibration,
                    "Calibration data: an .npz file whose arrays are called as "
                    "the model's inputs, with a leading axis of samples, or a "
-                   "folder of .npz files, one a sample");
+                   "folder of .npz files, one a sample. Without data: self, "
+                   "texts that a language model draws from itself, or random "
+                   "numbers");
   verb->add_option("--activations", command->activations,
                    "What convolutions and matrix products with weights of 8 "
                    "bits and no zero point (w8cs) read and give: float, or u8 "
@@ -157,6 +159,7 @@ static void addQuantize(CLI::App &app, int &exitCode) {
       "  $ nibble quantize m.onnx -o q.onnx --dry-run\n"
       "  $ nibble quantize m.onnx -o q.onnx --calib x.npz --report r.html\n"
       "  $ nibble quantize m.onnx -o q.onnx --calib x.npz --target-bpw 4.5\n"
+      "  $ nibble quantize m.onnx -o q.onnx --calib self\n"
       "\nExit codes: 0 done, 1 error, 2 usage, 3 nothing to quantize.");
   verb->callback([command, &exitCode] {
     if (command->output.empty())

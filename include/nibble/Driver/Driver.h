@@ -38,7 +38,8 @@ struct QuantizeCommand {
   std::vector<std::string> rules, keep;
   /// auto, gptq or round; empty: auto with calibration data, round without.
   std::string method;
-  /// An .npz file or a folder of them (CalibrationData.h); empty: none.
+  /// An .npz file or a folder of them (CalibrationData.h); "random" or "self":
+  /// made up (MadeUpData.h); empty: none.
   std::string calibration;
   /// How many samples to take; 0: all.
   size_t samples = 0;
