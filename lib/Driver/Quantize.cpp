@@ -10,6 +10,7 @@
 #include "Session.h"
 #include "StageFolder.h"
 #include "Verify.h"
+#include "nibble/Calibration/ChooseRanges.h"
 #include "nibble/Calibration/MeasureActivations.h"
 #include "nibble/Conversion/NibbleToOnnx.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
@@ -166,7 +167,10 @@ LogicalResult Quantizer::prepareActivations(ModuleOp module) {
   if (failed(ranges))
     return failure();
   equalizeActivations(module, *ranges);
-  return success();
+  if (command.observer == RangeObserver::MinMax)
+    return success();
+  return chooseActivationRanges(module, *calibration, command.observer,
+                                command.threads);
 }
 
 LogicalResult Quantizer::assign(ModuleOp module) {

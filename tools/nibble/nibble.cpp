@@ -26,6 +26,13 @@ static std::map<std::string, ScaleSearch> getSearchNames() {
           {"search", ScaleSearch::LeastSquares}};
 }
 
+static std::map<std::string, RangeObserver> getObserverNames() {
+  return {{"minmax", RangeObserver::MinMax},
+          {"percentile", RangeObserver::Percentile},
+          {"entropy", RangeObserver::Entropy},
+          {"mse", RangeObserver::MeanSquares}};
+}
+
 /// An option that takes one of a few words.
 template <typename T>
 static void addChoice(CLI::App *verb, const std::string &name, T &value,
@@ -95,6 +102,10 @@ static void addQuantize(CLI::App &app, int &exitCode) {
                    "with ranges from --calib, for integer arithmetic")
       ->check(CLI::IsMember({"float", "u8"}))
       ->capture_default_str();
+  addChoice(verb, "--observer", command->observer, getObserverNames(),
+            "The range of an activation's codes: all that was seen, all but "
+            ".005 % at each end, where the distribution changes least, or the "
+            "least squared error (default: minmax)");
   verb->add_option("--samples", command->samples,
                    "How many samples to take (default: all)");
   verb->add_flag("--sequential,!--no-sequential", command->sequential,

@@ -8,6 +8,7 @@
 #define NIBBLE_DRIVER_DRIVER_H
 
 #include "nibble/Numerics/BlockQuantizer.h"
+#include "nibble/Numerics/RangeObserver.h"
 #include "nibble/Onnx/Export.h"
 #include "nibble/Target/WeightsPlace.h"
 
@@ -46,6 +47,8 @@ struct QuantizeCommand {
   /// How activations between products are computed: float, or u8, whose ranges
   /// come from the calibration data.
   std::string activations = "float";
+  /// How those ranges are chosen.
+  RangeObserver observer = RangeObserver::MinMax;
   /// Measure each part on what the quantized parts before it compute.
   bool sequential = false;
   /// Of the Hessian, as a fraction of its mean diagonal.
