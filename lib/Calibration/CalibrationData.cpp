@@ -195,8 +195,21 @@ Expected<CalibrationData> CalibrationData::open(StringRef path,
   return data;
 }
 
+CalibrationData
+CalibrationData::fromSamples(const ModelInterface &model,
+                             std::vector<std::vector<HostTensor>> samples) {
+  CalibrationData data;
+  data.model = model;
+  data.sampleCount = samples.size();
+  data.made = std::make_shared<const std::vector<std::vector<HostTensor>>>(
+      std::move(samples));
+  return data;
+}
+
 Expected<std::vector<HostTensor>>
 CalibrationData::getSample(size_t index) const {
+  if (made)
+    return (*made)[index];
   if (!files.empty())
     return readSample(files[index]);
   std::vector<HostTensor> tensors;

@@ -220,7 +220,7 @@ Expected<ArrayRef<float>> Decoder::read(ArrayRef<int64_t> tokens) {
 
 /// The likeliest token, or with a temperature one by its probability.
 static Expected<int64_t> choose(ArrayRef<float> logits, double temperature,
-                                uint64_t &state) {
+                                Random &random) {
   const float *best = llvm::max_element(logits);
   if (llvm::any_of(logits, [](float x) { return std::isnan(x); }))
     return makeError("the model's logits are not numbers (NaN)");
@@ -230,7 +230,7 @@ static Expected<int64_t> choose(ArrayRef<float> logits, double temperature,
   double sum = 0;
   for (float logit : logits)
     sums.push_back(sum += std::exp((logit - *best) / temperature));
-  auto chosen = llvm::upper_bound(sums, drawUniform(state) * sum);
+  auto chosen = llvm::upper_bound(sums, random.draw() * sum);
   return std::min<int64_t>(chosen - sums.begin(), logits.size() - 1);
 }
 
@@ -254,13 +254,13 @@ static Expected<Generation> generateTokens(Decoder &decoder,
     return std::chrono::duration<double>(Clock::now() - start).count();
   };
   Generation result;
-  uint64_t state = command.seed;
+  Random random(command.seed);
   Clock::time_point start = Clock::now();
   auto logits = decoder.read(prompt);
   result.promptSeconds = since(start);
   start = Clock::now();
   while (logits) {
-    auto token = choose(*logits, command.temperature, state);
+    auto token = choose(*logits, command.temperature, random);
     if (!token)
       return token.takeError();
     if (tokenizer && tokenizer->isSpecial(*token))

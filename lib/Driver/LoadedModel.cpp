@@ -290,11 +290,11 @@ parseDimensions(ArrayRef<std::string> texts) {
 }
 
 /// Floats in [-1, 1); integers 0 and 1, which are also indices and masks.
-static void fillRandom(nibble_data_type type, uint64_t &state,
+static void fillRandom(nibble_data_type type, Random &random,
                        std::vector<char> &bytes) {
   size_t size = type.bits / 8;
   for (size_t at = 0; at + size <= bytes.size(); at += size) {
-    double number = drawUniform(state);
+    double number = random.draw();
     float single = static_cast<float>(2 * number - 1);
     double wide = single;
     uint32_t bits;
@@ -320,7 +320,7 @@ static void fillRandom(nibble_data_type type, uint64_t &state,
 
 static Expected<NpyArray> makeRandom(const nibble_value &value,
                                      const llvm::StringMap<int64_t> &sizes,
-                                     uint64_t &state) {
+                                     Random &random) {
   NpyArray array;
   array.name = value.name;
   array.kind = getNumpyKind(value.dtype.code, value.dtype.bits);
@@ -339,7 +339,7 @@ static Expected<NpyArray> makeRandom(const nibble_value &value,
                        "' would be larger than 1 TiB; give smaller --dim");
   }
   array.bytes.resize(bytes);
-  fillRandom(value.dtype, state, array.bytes);
+  fillRandom(value.dtype, random, array.bytes);
   return array;
 }
 
@@ -396,7 +396,7 @@ nibble::makeInputs(ArrayRef<nibble_value> values, const InputOptions &options) {
         }))
       return makeError("--dim " + size.getKey() +
                        ": no input has a dimension of this name");
-  uint64_t state = options.seed;
+  Random random(options.seed);
   std::vector<NpyArray> inputs;
   for (const nibble_value &value : values) {
     auto it = given.find(value.name);
@@ -414,7 +414,7 @@ nibble::makeInputs(ArrayRef<nibble_value> values, const InputOptions &options) {
                     "--random"
               : "'" + options.path + "' has no array for the input '" +
                     value.name + "'; --random makes one up");
-    auto array = makeRandom(value, *sizes, state);
+    auto array = makeRandom(value, *sizes, random);
     if (!array)
       return array.takeError();
     inputs.push_back(std::move(*array));

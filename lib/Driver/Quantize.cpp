@@ -11,6 +11,7 @@
 #include "Session.h"
 #include "StageFolder.h"
 #include "Verify.h"
+#include "nibble/Calibration/ChooseRanges.h"
 #include "nibble/Calibration/MeasureActivations.h"
 #include "nibble/Conversion/NibbleToOnnx.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
@@ -20,6 +21,7 @@
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
 #include "nibble/Driver/Driver.h"
 #include "nibble/Evaluation/Evaluate.h"
+#include "nibble/Evaluation/MadeUpData.h"
 #include "nibble/Pipelines/Pipelines.h"
 #include "nibble/Report/QuantizationReport.h"
 #include "nibble/Support/OutputFile.h"
@@ -37,6 +39,10 @@
 using namespace mlir;
 using namespace nibble;
 
+/// How many samples are made up for calibration, unless --samples says it, and
+/// how many more for judging.
+static constexpr size_t kMadeUpSamples = 32, kMadeUpJudges = 4;
+
 namespace {
 
 /// One run of `nibble quantize`.
@@ -49,6 +55,8 @@ private:
   using Clock = std::chrono::steady_clock;
 
   int runOnce();
+  FailureOr<CalibrationData> obtainSamples(ModuleOp module,
+                                           const ModelInterface &interface);
   LogicalResult openData(ModuleOp module);
   LogicalResult prepareModel(ModuleOp module);
   LogicalResult scaleWeights(ModuleOp module);
@@ -95,22 +103,60 @@ static std::vector<std::string> collectRules(const QuantizeCommand &command) {
   return rules;
 }
 
-/// Reads the calibration data, once.
+/// Whether --calib asks for samples that are made up.
+static bool isMadeUp(const QuantizeCommand &command) {
+  return command.calibration == "random" || command.calibration == "self";
+}
+
+/// Reads the samples that --calib names, or makes them up.
+FailureOr<CalibrationData>
+Quantizer::obtainSamples(ModuleOp module, const ModelInterface &interface) {
+  if (!isMadeUp(command)) {
+    auto opened = CalibrationData::open(command.calibration, interface);
+    if (opened)
+      return std::move(*opened);
+    fail(llvm::toString(opened.takeError()));
+    return failure();
+  }
+  size_t count = command.samples ? command.samples : kMadeUpSamples;
+  count += kMadeUpJudges;
+  if (command.calibration == "random")
+    return makeRandomData(module, interface, count);
+  Progress progress("drawing texts", 1, command.quiet);
+  progress.begin("from the model itself", 1);
+  return sampleFromModel(module, interface, count, command.threads);
+}
+
+static std::string describeSamples(const QuantizeCommand &command,
+                                   size_t count) {
+  std::string samples = std::to_string(count) + " samples of ";
+  if (command.calibration == "random")
+    return samples + "random numbers, made up (--calib random): real data "
+                     "lose less";
+  if (command.calibration == "self")
+    return samples + "texts that the model drew from itself (--calib self)";
+  return samples + command.calibration;
+}
+
+/// Obtains the calibration data, once.
 LogicalResult Quantizer::openData(ModuleOp module) {
   if (data)
     return success();
   FailureOr<ModelInterface> interface = readInterface(module);
   if (failed(interface))
     return failure();
-  auto opened = CalibrationData::open(command.calibration, *interface);
-  if (!opened) {
-    fail(llvm::toString(opened.takeError()));
-    return failure();
-  }
   addPipelineDialects(session.getContext());
-  split = splitSamples(opened->size(), command.samples);
-  calibration = opened->takeFirst(split.calibration);
-  data = std::move(*opened);
+  FailureOr<CalibrationData> samples = obtainSamples(module, *interface);
+  if (failed(samples))
+    return failure();
+  size_t limit = command.samples;
+  if (isMadeUp(command))
+    limit = samples->size() - kMadeUpJudges;
+  split = splitSamples(samples->size(), limit);
+  calibration = samples->takeFirst(split.calibration);
+  data = std::move(*samples);
+  if (getMethodName(command) != "round" || command.activations != "float")
+    report.calibratedOn = describeSamples(command, calibration->size());
   return success();
 }
 
@@ -131,9 +177,13 @@ LogicalResult Quantizer::prepareModel(ModuleOp module) {
     return failure();
   if (getMethod(command).preparation == Method::Preparation::LlmInt8)
     splitOutliers(module, *ranges, command.outlierThreshold);
-  if (command.activations == "u8")
-    equalizeActivations(module, *ranges);
-  return success();
+  if (command.activations != "u8")
+    return success();
+  equalizeActivations(module, *ranges);
+  if (command.observer == RangeObserver::MinMax)
+    return success();
+  return chooseActivationRanges(module, *calibration, command.observer,
+                                command.threads);
 }
 
 /// Makes the weights that meet large inputs large themselves.
@@ -241,8 +291,9 @@ LogicalResult Quantizer::evaluateResult(ModuleOp original, ModuleOp quantized) {
     return failure();
   report.evaluatedOn =
       std::to_string(evaluation->samples) +
-      (split.isHeldOut ? " samples that calibration has not seen"
-                       : " of calibration's own samples, which flatter");
+      (isMadeUp(command) ? " samples made up as calibration's are"
+       : split.isHeldOut ? " samples that calibration has not seen"
+                         : " of calibration's own samples, which flatter");
   for (const Evaluation::Output &output : evaluation->outputs)
     report.outputs.push_back({output.name, output.quality});
   for (PlannedWeight &weight : report.plan.weights)

@@ -57,6 +57,8 @@ static void printSummary(const QuantizationReport &report,
               formatBytes(report.bytesAfter),
               double(report.bytesAfter) / double(report.bytesBefore)));
   row("scheme and method", report.scheme + ", " + report.method);
+  if (!report.calibratedOn.empty())
+    row("calibrated on", report.calibratedOn);
   row("all weights", formatv("{0} parameters, {1:f2} bits each, before {2:f2}",
                              report.weightsBefore.parameters, bits,
                              report.weightsBefore.bitsPerWeight()));

@@ -144,6 +144,8 @@ void nibble::printText(const QuantizationReport &report,
     os << formatv("budget: {0:f2} bits a weight, predicted loss {1:f4}\n",
                   report.budget->chosen.bitsPerWeight,
                   report.budget->chosen.loss);
+  if (!report.calibratedOn.empty())
+    os << "calibrated on " << report.calibratedOn << "\n";
   if (!report.evaluatedOn.empty())
     os << "outputs beside the float model's, on " << report.evaluatedOn
        << ":\n";
@@ -216,6 +218,8 @@ void nibble::addToJSON(const QuantizationReport &report,
                        llvm::json::Object &object) {
   object["method"] = report.method;
   object["seconds"] = report.seconds;
+  if (!report.calibratedOn.empty())
+    object["calibration"] = report.calibratedOn;
   if (!report.evaluatedOn.empty()) {
     llvm::json::Array outputs;
     for (const OutputReport &output : report.outputs)

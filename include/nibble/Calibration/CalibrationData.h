@@ -15,7 +15,7 @@ namespace nibble {
 
 /// Samples of a model's inputs: an `.npz` file whose arrays are called as the
 /// inputs and have a leading sample axis, or a folder of `.npz` files, one
-/// sample each, in the order of their names.
+/// sample each, in the order of their names; or samples that were made up.
 ///
 /// A sample of the file has the rank of the input: where the array has that
 /// rank itself, its samples get a leading dimension of 1 (a batch).
@@ -26,6 +26,11 @@ public:
   /// infinity.
   static llvm::Expected<CalibrationData> open(llvm::StringRef path,
                                               const ModelInterface &model);
+
+  /// Samples that were made up, each with the inputs of the model in order.
+  static CalibrationData
+  fromSamples(const ModelInterface &model,
+              std::vector<std::vector<HostTensor>> samples);
 
   size_t size() const { return files.empty() ? sampleCount : files.size(); }
 
@@ -53,6 +58,8 @@ private:
   /// Of a file: one array an input.
   std::shared_ptr<const std::vector<NpyArray>> arrays;
   size_t sampleCount = 0;
+  /// Made up.
+  std::shared_ptr<const std::vector<std::vector<HostTensor>>> made;
   /// Of a folder.
   std::vector<std::string> files;
 };

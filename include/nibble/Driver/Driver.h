@@ -8,6 +8,7 @@
 #define NIBBLE_DRIVER_DRIVER_H
 
 #include "nibble/Numerics/BlockQuantizer.h"
+#include "nibble/Numerics/RangeObserver.h"
 #include "nibble/Onnx/Export.h"
 #include "nibble/Target/WeightsPlace.h"
 
@@ -45,13 +46,16 @@ struct QuantizeCommand {
   std::string method;
   /// The least magnitude of an outlier of llm-int8.
   float outlierThreshold = 6;
-  /// An .npz file or a folder of them (CalibrationData.h); empty: none.
+  /// An .npz file or a folder of them (CalibrationData.h); "random" or "self":
+  /// made up (MadeUpData.h); empty: none.
   std::string calibration;
   /// How many samples to take; 0: all.
   size_t samples = 0;
   /// How activations between products are computed: float, u8, whose ranges
   /// come from the calibration data, or dynamic, u8 by the ranges of each call.
   std::string activations = "float";
+  /// How those ranges are chosen.
+  RangeObserver observer = RangeObserver::MinMax;
   /// Measure each part on what the quantized parts before it compute.
   bool sequential = false;
   /// Of the Hessian, as a fraction of its mean diagonal.

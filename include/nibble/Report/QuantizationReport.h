@@ -48,6 +48,8 @@ struct QuantizationReport {
   double seconds = 0;
   /// How the written file was checked.
   std::string checked;
+  /// "32 samples of x.npz"; of made-up samples, how; empty: not calibrated.
+  std::string calibratedOn;
   /// "8 samples that calibration has not seen"; empty: not evaluated.
   std::string evaluatedOn;
   std::vector<OutputReport> outputs;

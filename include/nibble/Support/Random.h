@@ -1,4 +1,4 @@
-//===- Random.h - Numbers by a seed -----------------------------*- C++ -*-===//
+//===- Random.h - Random numbers that are the same everywhere ---*- C++ -*-===//
 //
 // Part of the Nibble project.
 //
@@ -11,14 +11,23 @@
 
 namespace nibble {
 
-/// A uniform number in [0, 1), the same on every machine: splitmix64 (Steele,
-/// Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014).
-inline double drawUniform(uint64_t &state) {
-  uint64_t z = (state += 0x9e3779b97f4a7c15);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-  return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
-}
+/// Random numbers from a seed, the same on every machine: splitmix64
+/// (https://doi.org/10.1145/2714064.2660195).
+class Random {
+public:
+  explicit Random(uint64_t seed) : state(seed) {}
+
+  /// Uniform in [0, 1).
+  double draw() {
+    uint64_t z = (state += 0x9e3779b97f4a7c15);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+    return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
+  }
+
+private:
+  uint64_t state;
+};
 
 } // namespace nibble
 
