@@ -72,11 +72,22 @@ static Error writeFile(llvm::StringRef folder, llvm::StringRef name,
   return (*file)->commit();
 }
 
-/// Writes the kernel's PTX; returns its entry in the list of kernels.
+/// The module as PTX, or as the LLVM IR that PTX is made of.
+static Expected<std::string> emit(std::unique_ptr<llvm::Module> module,
+                                  const NvidiaRow &row, bool asLlvm) {
+  if (!asLlvm)
+    return emitPtx(std::move(module), row);
+  std::string text;
+  llvm::raw_string_ostream stream(text);
+  module->print(stream, /*AAW=*/nullptr);
+  return text;
+}
+
+/// Writes the kernel's code; returns its entry in the list of kernels.
 static Expected<llvm::json::Object> writeKernel(MLIRContext &context,
                                                 const FragmentMatmul &kernel,
                                                 const NvidiaRow &row,
-                                                llvm::StringRef folder) {
+                                                const KernelsCommand &command) {
   std::string name = kernel.getName();
   const FragmentTile &tile = kernel.tile;
   if (tile.asWarpgroups && !row.hasWarpgroups)
@@ -93,13 +104,15 @@ static Expected<llvm::json::Object> writeKernel(MLIRContext &context,
   auto device = makeDeviceModule(*module, row, llvmContext);
   if (!device)
     return device.takeError();
-  auto ptx = emitPtx(std::move(*device), row);
-  if (!ptx)
-    return ptx.takeError();
-  if (Error error = writeFile(folder, name + ".ptx", *ptx))
+  bool asLlvm = command.emit == "llvm";
+  auto code = emit(std::move(*device), row, asLlvm);
+  if (!code)
+    return code.takeError();
+  std::string file = name + (asLlvm ? ".ll" : ".ptx");
+  if (Error error = writeFile(command.output, file, *code))
     return error;
   return llvm::json::Object{{"name", name},
-                            {"file", name + ".ptx"},
+                            {"file", file},
                             {"group", kernel.weight.group},
                             {"has_zeros", kernel.weight.hasZeros},
                             {"has_bias", kernel.hasBias},
@@ -143,7 +156,7 @@ static Error writeKernels(const KernelsCommand &command) {
     kernel.tile = tile;
     kernel.hasBias = command.bias;
     kernel.overlaps = row->canOverlap;
-    auto entry = writeKernel(context, kernel, *row, command.output);
+    auto entry = writeKernel(context, kernel, *row, command);
     if (!entry)
       return entry.takeError();
     entries.push_back(std::move(*entry));

@@ -464,6 +464,10 @@ static void addKernels(CLI::App &app, int &exitCode) {
   verb->add_option("--tile", command->tiles,
                    "What a block computes, as in a kernel's name, may be "
                    "repeated (default: all tiles that Nibble uses)");
+  verb->add_option("--emit", command->emit,
+                   "ptx, or llvm: the LLVM IR that PTX is made of")
+      ->check(CLI::IsMember({"ptx", "llvm"}))
+      ->capture_default_str();
   verb->footer("Examples:\n"
                "  $ nibble kernels -o kernels --target nvidia-sm80");
   verb->callback([command, &exitCode] { exitCode = kernels(*command); });

@@ -244,9 +244,11 @@ struct KernelsCommand {
   bool bias = false;
   /// "n32x1_m8_k8_s4" (see FragmentTile); empty: the ones that Nibble takes.
   std::vector<std::string> tiles;
+  /// "ptx", or "llvm" for the LLVM IR that PTX is made of.
+  std::string emit = "ptx";
 };
 
-/// Writes the matrix products of a weight format as PTX, one file a kernel, and
+/// Writes the matrix products of a weight format, one file a kernel, and
 /// kernels.json, which says how to launch them.
 int kernels(const KernelsCommand &command);
 
