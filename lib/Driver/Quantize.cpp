@@ -60,6 +60,7 @@ private:
   LogicalResult openData(ModuleOp module);
   LogicalResult prepareModel(ModuleOp module);
   LogicalResult scaleWeights(ModuleOp module);
+  void warnIfNothing(unsigned changed, StringRef why);
   LogicalResult assign(ModuleOp module);
   LogicalResult quantizeWeights(ModuleOp module);
   LogicalResult round(ModuleOp module);
@@ -160,6 +161,15 @@ LogicalResult Quantizer::openData(ModuleOp module) {
   return success();
 }
 
+/// Says so where the method that was asked for has changed no product.
+void Quantizer::warnIfNothing(unsigned changed, StringRef why) {
+  if (changed == 0 && !command.method.empty())
+    llvm::errs() << "warning: the first step of --method " << command.method
+                 << " changed no product (it is for MatMul and Gemm with "
+                    "matrices of f32 that nothing else reads): "
+                 << why << "\n";
+}
+
 /// Measures what products read and give, takes outliers out and makes channels
 /// share codes.
 LogicalResult Quantizer::prepareModel(ModuleOp module) {
@@ -172,11 +182,16 @@ LogicalResult Quantizer::prepareModel(ModuleOp module) {
   auto ranges = measureActivations(module, *calibration, command.threads);
   if (failed(ranges))
     return failure();
-  if (getMethod(command).preparation == Method::Preparation::SmoothQuant &&
-      failed(smoothInputs(module, *ranges)))
-    return failure();
+  if (getMethod(command).preparation == Method::Preparation::SmoothQuant) {
+    auto counts = smoothInputs(module, *ranges);
+    if (failed(counts))
+      return failure();
+    warnIfNothing(counts->folded + counts->inserted, "there was no gain");
+  }
   if (getMethod(command).preparation == Method::Preparation::LlmInt8)
-    splitOutliers(module, *ranges, command.outlierThreshold);
+    warnIfNothing(
+        splitOutliers(module, *ranges, command.outlierThreshold).values,
+        "none has a few inputs that reach --outlier-threshold");
   if (command.activations != "u8")
     return success();
   equalizeActivations(module, *ranges);
@@ -191,8 +206,13 @@ LogicalResult Quantizer::scaleWeights(ModuleOp module) {
   if (failed(openData(module)))
     return failure();
   auto ranges = measureActivations(module, *calibration, command.threads);
-  return failure(failed(ranges) ||
-                 failed(applyAwq(module, *ranges, command.threads)));
+  if (failed(ranges))
+    return failure();
+  auto counts = applyAwq(module, *ranges, command.threads);
+  if (failed(counts))
+    return failure();
+  warnIfNothing(counts->folded + counts->inserted, "there was no gain");
+  return success();
 }
 
 LogicalResult Quantizer::assign(ModuleOp module) {

@@ -41,7 +41,8 @@ class Graph:
     def node(self, op_type, *inputs, **attributes):
         names = [x if isinstance(x, str) else self.constant(x) for x in inputs]
         output = f"value.{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op_type, names, [output], **attributes))
+        name = attributes.pop("name", output)
+        self.nodes.append(helper.make_node(op_type, names, [output], name=name, **attributes))
         return output
 
     def weight(self, inputs, outputs, outliers=False, period=None):

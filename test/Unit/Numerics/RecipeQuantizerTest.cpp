@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <random>
 
 using namespace nibble;
 
@@ -381,6 +382,26 @@ TEST(RecipeQuantizer, RoundingCollapsesWhereGptqHolds) {
     SCOPED_TRACE(scheme);
     QuantizedWeight q = layer.quantize(plainGptq(), scheme);
     EXPECT_LT(q.losses.gptq * 3, q.losses.rounding);
+  }
+}
+
+/// On normal weights a code book of normal quantiles beats integers of as many
+/// bits (QLoRA, https://arxiv.org/abs/2305.14314, section 4), in blocks of 64.
+TEST(RecipeQuantizer, NormalFloatsBeatIntegersOnNormalWeights) {
+  Layer layer(512, 128);
+  std::mt19937 random(7);
+  std::normal_distribution<float> normal;
+  for (float &weight : layer.weight)
+    weight = normal(random);
+  RecipeOptions rounding;
+  rounding.rounding = SecondOrderRounding::Nearest;
+  rounding.rounds = 0;
+  for (ScaleObjective scales :
+       {ScaleObjective::MinMax, ScaleObjective::Squares}) {
+    rounding.scales = scales;
+    double integers = layer.quantize(rounding, "w4g64s").matrix.squaredError;
+    double floats = layer.quantize(rounding, "nf4g64").matrix.squaredError;
+    EXPECT_LT(floats, 0.95 * integers);
   }
 }
 

@@ -49,7 +49,8 @@ chooseFactors(InputGroup &group, const ChannelStatistics &statistics,
   auto found = searchAwqScales(weights, statistics.getMagnitudes(),
                                statistics.getSquares(), threads);
   if (!found)
-    return product.emitError(found.error());
+    return product.emitError("AWQ of what reads '")
+           << getValueName(group.value) << "': " << found.error();
   FactorChoice choice;
   choice.factors = std::move(found->scales);
   choice.noiseBefore = found->lossBefore;

@@ -201,7 +201,8 @@ void InputRescaler::insertDivision(InputGroup &group,
 LogicalResult InputRescaler::rescale(InputGroup &group) {
   auto known = ranges.find(getValueName(group.value));
   size_t channels = getFloatTensor(group.value).getShape().back();
-  if (known == ranges.end() || known->second.min.size() != channels)
+  if (known == ranges.end() || channels == 0 ||
+      known->second.min.size() != channels)
     return success();
   ActivationRange range = known->second;
   std::string why;

@@ -82,7 +82,9 @@ chooseSmoothing(InputGroup &group, const ChannelStatistics &statistics,
     maximum = std::max(maximum, least);
   auto scales = findSmoothQuantScales(maxima, weights, strength);
   if (!scales)
-    return group.weights.front().product.emitError(scales.error());
+    return group.weights.front().product.emitError(
+               "SmoothQuant of what reads '")
+           << getValueName(group.value) << "': " << scales.error();
   FactorChoice choice;
   choice.factors = std::move(*scales);
   balance(choice.factors, statistics.ties);

@@ -140,6 +140,8 @@ void GroupSplitter::split(InputWeight &weight, Value rest, Value gathered) {
                                        "', in 16 bits"));
   NodeOp sum = makeNode(builder, "Add", output, {result, apart.getResult(0)},
                         result.getType());
+  // The product keeps its name, which may be that of its output.
+  sum.setNameAttr(builder.getStringAttr(output + "_sum"));
   result.replaceAllUsesExcept(sum.getResult(0), sum);
 }
 
