@@ -80,6 +80,8 @@ public:
 
   RankedTensorType type;
   SmallVector<Value> parts;
+  /// Whether entries of a code book are those that integer compute takes (S13).
+  bool hasIntegerEntries = false;
 
   QuantizedAttr getEncoding() const { return getQuantization(type); }
   Value getCodes() const { return parts.front(); }
@@ -143,6 +145,15 @@ static Value readZero(ScalarBuilder &scalar, const AnyTensor &zeros,
   return zero;
 }
 
+/// Entries of a code book as integer kernels take them (S13).
+static SmallVector<float> getIntegerEntries(StorageAttr storage) {
+  IntegerCodeBook book = getIntegerCodeBook(storage);
+  SmallVector<float> entries;
+  for (int8_t value : book.values)
+    entries.push_back(static_cast<float>(value) * book.step);
+  return entries;
+}
+
 Value AnyTensor::read(ScalarBuilder &scalar, ValueRange indices) const {
   QuantizedAttr encoding = getEncoding();
   Value stored = tensor::ExtractOp::create(scalar.builder, scalar.loc,
@@ -153,7 +164,9 @@ Value AnyTensor::read(ScalarBuilder &scalar, ValueRange indices) const {
   Type code = storage.getCodeType();
   Value number;
   if (storage.isCodeBook())
-    number = scalar.lookUp(getCodeBookValues(storage), stored);
+    number = scalar.lookUp(hasIntegerEntries ? getIntegerEntries(storage)
+                                             : getCodeBookValues(storage),
+                           stored);
   else
     number = scalar.convert(scalar.decode(stored, code), code,
                             scalar.builder.getF32Type());
@@ -676,22 +689,6 @@ QuantizedAttr getActivationEncoding(MatmulOp op) {
                             TypeAttr::get(Float32Type::get(context)));
 }
 
-/// `type` with the entries of a code book as integer kernels take them (S13).
-RankedTensorType withIntegerCodeBook(RankedTensorType type) {
-  QuantizedAttr encoding = getQuantization(type);
-  if (!encoding || !encoding.getStorage().isCodeBook())
-    return type;
-  IntegerCodeBook book = getIntegerCodeBook(encoding.getStorage());
-  SmallVector<float> values;
-  for (int8_t value : book.values)
-    values.push_back(static_cast<float>(value) * book.step);
-  auto storage = StorageAttr::getCodeBook(type.getContext(), values);
-  auto rounded = QuantizedAttr::get(
-      storage, encoding.getBlock(), encoding.getFlat(), encoding.getScale(),
-      encoding.getZero(), encoding.getOutliers(), encoding.getLayout());
-  return RankedTensorType::get(type.getShape(), type.getElementType(), rounded);
-}
-
 struct MatmulLowering : Lowering<MatmulOp> {
   using Lowering::Lowering;
   LogicalResult
@@ -736,7 +733,7 @@ MatmulLowering::matchAndRewrite(MatmulOp op, OneToNOpAdaptor adaptor,
         type, buildDynamic(rewriter, loc, activations.getCodes(), type));
   }
   if (compute.isInteger())
-    weight.type = withIntegerCodeBook(weight.type);
+    weight.hasIntegerEntries = true;
   Value a = buildExpressed(rewriter, loc, activations);
   Value w = buildExpressed(rewriter, loc, weight);
 
