@@ -178,22 +178,35 @@ bool nibble::areExactInF16(const float *scales, size_t count) {
   });
 }
 
-void nibble::packFloatPanels(size_t K, size_t N, const float *values,
-                             ptrdiff_t rowStride, ptrdiff_t colStride,
-                             float *packed, unsigned threads) {
+template <typename T>
+static void packNumbers(size_t K, size_t N, const T *values,
+                        ptrdiff_t rowStride, ptrdiff_t colStride, T *packed,
+                        unsigned threads) {
   size_t tiles = (N + kColumns - 1) / kColumns;
   auto packTiles = [&](size_t begin, size_t end) {
     for (size_t tile = begin; tile < end; ++tile)
       for (size_t k = 0; k < K; ++k) {
         size_t firstN = tile * kColumns,
                countN = std::min(kColumns, N - firstN);
-        float *row = packed + (tile * K + k) * kColumns;
-        const float *source = values + static_cast<ptrdiff_t>(k) * rowStride +
-                              static_cast<ptrdiff_t>(firstN) * colStride;
+        T *row = packed + (tile * K + k) * kColumns;
+        const T *source = values + static_cast<ptrdiff_t>(k) * rowStride +
+                          static_cast<ptrdiff_t>(firstN) * colStride;
         for (size_t n = 0; n < countN; ++n)
           row[n] = source[static_cast<ptrdiff_t>(n) * colStride];
-        std::fill(row + countN, row + kColumns, 0.0f);
+        std::fill(row + countN, row + kColumns, T(0));
       }
   };
   parallelFor(tiles, 1, threads, packTiles);
+}
+
+void nibble::packFloatPanels(size_t K, size_t N, const float *values,
+                             ptrdiff_t rowStride, ptrdiff_t colStride,
+                             float *packed, unsigned threads) {
+  packNumbers(K, N, values, rowStride, colStride, packed, threads);
+}
+
+void nibble::packFloatPanels(size_t K, size_t N, const uint16_t *values,
+                             ptrdiff_t rowStride, ptrdiff_t colStride,
+                             uint16_t *packed, unsigned threads) {
+  packNumbers(K, N, values, rowStride, colStride, packed, threads);
 }

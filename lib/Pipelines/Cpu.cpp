@@ -25,6 +25,8 @@ void nibble::buildCpuTensorPipeline(OpPassManager &passes,
   passes.addPass(createCanonicalizerPass());
   passes.addPass(createCSEPass());
   // {func, linalg, math, scf, tensor, arith, nibble}
+  if (options.compute == "i8")
+    passes.addPass(createSumIntegers());
   PackWeightsOptions pack;
   pack.compute = options.compute;
   passes.addPass(createPackWeights(pack));

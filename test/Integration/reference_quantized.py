@@ -457,6 +457,34 @@ def add_nested(programs, rng):
                  [(replaced, "tensor<9x5xf32>")])
 
 
+def round_rows(data, block):
+    """Activations of i8 compute: Spec S13, S11."""
+    rounded = data.copy()
+    for start in range(0, data.shape[-1], block):
+        part = rounded[..., start:start + block]
+        scale = np.abs(part).max(-1, keepdims=True) / np.float32(127)
+        scale = np.where(scale == 0, np.float32(1), scale)
+        part[...] = np.clip(np.rint(part / scale), -128, 127) * scale
+    return rounded
+
+
+def add_book_matmul(programs, rng):
+    """Integer compute rounds the entries of a code book: Spec S13."""
+    for name, entries in CODE_BOOKS.items():
+        codes = rng.integers(0, len(entries), (32, 3))
+        scales = random_scales(rng, (2, 3), "f32")
+        data = rng.standard_normal((4, 32)).astype(np.float32)
+        step = np.abs(entries).max() / np.float32(127)
+        rounded = np.rint(entries / step) * step
+        weight = rounded[codes] * scales[np.arange(32) // 16]
+        kind = f"tensor<32x3xf32, #nibble.quantized<{name}, block = [16, 1], scale = f32>>"
+        programs.add(f"matmul_i8_{name[:4].rstrip('<')}",
+                     [(data, "f32"), (codes, Storage(name).element), (scales, "f32")],
+                     f"%q = nibble.assemble %a1 scales(%a2) : {kind}\n"
+                     f"%r0 = nibble.matmul %a0, %q compute i8 : tensor<4x32xf32>, {kind}",
+                     [(matmul(round_rows(data, 16), weight), "tensor<4x3xf32>")])
+
+
 def matmul(a, w):
     """Products and sums in f32, ascending k: Spec S12, bit for bit."""
     result = np.zeros((*a.shape[:-1], w.shape[1]), np.float32)
@@ -481,12 +509,7 @@ def add_matmul(programs, rng):
             if compute in ("f16", "bf16"):
                 a, w = (x.astype(SCALES[compute]).astype(np.float32) for x in (a, w))
             elif compute == "i8":
-                a = a.copy()
-                for start in range(0, k, 16):
-                    part = a[..., start:start + 16]
-                    scale = np.abs(part).max(-1, keepdims=True) / np.float32(127)
-                    scale = np.where(scale == 0, np.float32(1), scale)
-                    part[...] = np.clip(np.rint(part / scale), -128, 127) * scale
+                a = round_rows(data, 16)
             expected = matmul(a, w)
             if biased:
                 expected = expected + bias
@@ -517,6 +540,7 @@ def main():
         add_dynamic(programs, rng)
         add_nested(programs, rng)
         add_matmul(programs, rng)
+        add_book_matmul(programs, rng)
         print(f"{len(programs.expected)} programs")
         programs.run(checks)
     checks.finish()

@@ -205,6 +205,44 @@ def RelaxMath : Pass<"nibble-relax-math"> {
   ];
 }
 
+def SumIntegers : Pass<"nibble-sum-integers", "::mlir::ModuleOp"> {
+  let summary = "Convolutions of codes as sums of integers";
+  let description = [{
+    A convolution of activations in 8 bits with one constant scale and zero point,
+    and of a constant weight in signed bytes without a zero point, becomes one of
+    the codes, summed in i32. An elementwise op corrects the sums for the zero point
+    and scales them. Padding with 0 becomes padding with the zero point.
+    Convolutions with one or two output channels for each input stay.
+
+    ```mlir
+    %x = nibble.dequantize %q : tensor<1x8x?xf32, #nibble.quantized<u8,
+        block = [*, *, *], scale = f32, zero = u8>>
+    %w = nibble.dequantize %c : tensor<16x8x3xf32, #nibble.quantized<i8,
+        block = [1, *, *], scale = f32>>
+    %y = linalg.generic ins(%x, %w : tensor<1x8x?xf32>, tensor<16x8x3xf32>) … {
+      mulf, addf
+    }
+    ```
+    ⇒
+    ```mlir
+    %sums = linalg.generic ins(%codes, %bytes : tensor<1x8x?xi8>, tensor<16x8x3xi8>)
+        outs(%zeros : tensor<1x16x?xi32>) … { extui, extsi, muli, addi }
+    %y = linalg.generic ins(%sums, %init, %corrections, %factors
+        : tensor<1x16x?xi32>, tensor<1x16x?xf32>, tensor<16xi32>, tensor<16xf32>) … {
+      addi, sitofp, mulf, addf
+    }
+    ```
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::tensor::TensorDialect", "::nibble::NibbleDialect"
+  ];
+  let statistics = [
+    Statistic<"numConvolutions", "convolutions", "Number of convolutions"
+              " of integers">
+  ];
+}
+
 def PackWeights : Pass<"nibble-pack-weights", "::mlir::ModuleOp"> {
   let summary = "Constant weights of matrix products in the layout of kernels";
   let description = [{
@@ -317,9 +355,10 @@ def LowerLoops : Pass<"nibble-lower-loops", "::mlir::ModuleOp"> {
 def LowerMicroOps : Pass<"nibble-lower-micro-ops"> {
   let summary = "Steps of kernels as a target's instructions";
   let description = [{
-    Replaces `nibble.dot4` by the instruction of the target row, or spells it out
-    for a target without one, and `math.fma` where a target lacks it. The larger
-    and the smaller of two floats become LLVM's intrinsics.
+    Replaces `nibble.dot4` and `nibble.lookup` by instructions of the target row, or
+    spells them out for a target without one; `math.fma` and conversions of f16
+    are spelled out where a target lacks them. The larger and the smaller of two
+    floats become LLVM's intrinsics.
 
     ```mlir
     %s = nibble.dot4 %sums, %w, %a : vector<16xi32>, vector<64xi8>
@@ -338,7 +377,10 @@ def LowerMicroOps : Pass<"nibble-lower-micro-ops"> {
     "::mlir::arith::ArithDialect", "::mlir::LLVM::LLVMDialect",
     "::mlir::vector::VectorDialect"
   ];
-  let statistics = [Statistic<"numDots", "dots", "Number of dot4 lowered">];
+  let statistics = [
+    Statistic<"numDots", "dots", "Number of dot4 lowered">,
+    Statistic<"numLookups", "lookups", "Number of lookup lowered">
+  ];
 }
 
 def LowerChecks : Pass<"nibble-lower-checks", "::mlir::ModuleOp"> {

@@ -85,10 +85,13 @@ void unpackPanels(const PanelFormat &format, const uint8_t *packed,
 /// True if every scale is a number of f16.
 bool areExactInF16(const float *scales, size_t count);
 
-/// Packs an f32 matrix [K, N] into tiles of [K, 64] columns, padded with 0:
-/// `packed` takes tiles · K · 64 numbers.
+/// Packs a matrix [K, N] of f32 or of 16-bit floats into tiles of [K, 64]
+/// columns, padded with 0: `packed` takes tiles · K · 64 numbers.
 void packFloatPanels(size_t K, size_t N, const float *values,
                      ptrdiff_t rowStride, ptrdiff_t colStride, float *packed,
+                     unsigned threads = 0);
+void packFloatPanels(size_t K, size_t N, const uint16_t *values,
+                     ptrdiff_t rowStride, ptrdiff_t colStride, uint16_t *packed,
                      unsigned threads = 0);
 
 } // namespace nibble

@@ -13,6 +13,9 @@ using namespace mlir;
 using namespace nibble;
 
 bool nibble::addsProducts(linalg::GenericOp op) {
+  for (Value operand : op->getOperands())
+    if (!cast<ShapedType>(operand.getType()).getElementType().isF32())
+      return false;
   Block &body = op.getRegion().front();
   auto yield = cast<linalg::YieldOp>(body.getTerminator());
   auto sum = yield.getValues()[0].getDefiningOp<arith::AddFOp>();
@@ -57,9 +60,6 @@ static bool isSimple(AffineMap map) {
 std::optional<Contraction> nibble::matchContraction(linalg::GenericOp op) {
   if (op.getNumDpsInputs() != 2 || op.getNumDpsInits() != 1)
     return std::nullopt;
-  for (Value operand : op->getOperands())
-    if (!cast<ShapedType>(operand.getType()).getElementType().isF32())
-      return std::nullopt;
   SmallVector<AffineMap> maps = op.getIndexingMapsArray();
   if (!llvm::all_of(maps, isSimple) || !addsProducts(op))
     return std::nullopt;

@@ -25,8 +25,8 @@ struct Contraction {
 
 std::optional<Contraction> matchContraction(mlir::linalg::GenericOp op);
 
-/// True for `%s = mulf %a, %b; %t = addf %out, %s; yield %t` with the operands
-/// in any order.
+/// True for `%s = mulf %a, %b; %t = addf %out, %s; yield %t` on f32 with the
+/// operands in any order.
 bool addsProducts(mlir::linalg::GenericOp op);
 
 /// The dimension of an operand that `loop` runs along, -1 for none.

@@ -7,6 +7,8 @@
 #include "Convolution.h"
 #include "Contraction.h"
 
+#include "mlir/Dialect/Arith/IR/Arith.h"
+
 using namespace mlir;
 using namespace nibble;
 
@@ -42,18 +44,36 @@ static SmallVector<unsigned> getLoops(AffineMap map) {
   return loops;
 }
 
+/// True for `%a = extui %x, %b = extsi %w, %p = muli %a, %b,
+/// %t = addi %out, %p; yield %t` on i8 and i32.
+static bool addsProductsOfBytes(linalg::GenericOp op) {
+  Block &body = op.getRegion().front();
+  auto yield = cast<linalg::YieldOp>(body.getTerminator());
+  auto sum = yield.getValues()[0].getDefiningOp<arith::AddIOp>();
+  if (!sum || body.getOperations().size() != 5 ||
+      sum.getLhs() != body.getArgument(2))
+    return false;
+  auto product = sum.getRhs().getDefiningOp<arith::MulIOp>();
+  if (!product || !product.getType().isInteger(32))
+    return false;
+  auto x = product.getLhs().getDefiningOp<arith::ExtUIOp>();
+  auto w = product.getRhs().getDefiningOp<arith::ExtSIOp>();
+  return x && w && x.getIn() == body.getArgument(0) &&
+         w.getIn() == body.getArgument(1) && x.getIn().getType().isInteger(8) &&
+         w.getIn().getType().isInteger(8);
+}
+
 std::optional<Convolution> nibble::matchConvolution(linalg::GenericOp op) {
   if (op.getNumDpsInputs() != 2 || op.getNumDpsInits() != 1)
     return std::nullopt;
-  for (Value operand : op->getOperands())
-    if (!cast<ShapedType>(operand.getType()).getElementType().isF32())
-      return std::nullopt;
-  if (!addsProducts(op))
+  bool hasBytes = addsProductsOfBytes(op);
+  if (!hasBytes && !addsProducts(op))
     return std::nullopt;
   SmallVector<AffineMap> maps = op.getIndexingMapsArray();
   SmallVector<unsigned> y = getLoops(maps[2]), w = getLoops(maps[1]);
   int64_t rank = maps[0].getNumResults();
   Convolution result;
+  result.hasBytes = hasBytes;
   // y is [n, g, m, o…] or [n, m, o…], w is [g, m, c, k…] or [m, c, k…].
   result.grouped = y.size() > 2 && w.size() > 1 && y[2] == w[1];
   int64_t leading = result.leading(), spatial = rank - leading;

@@ -13,13 +13,15 @@
 
 namespace nibble {
 
-/// The dimensions of a linalg.generic on f32 that computes
+/// The dimensions of a linalg.generic that computes
 ///
 ///   y[n, g, m, o…] += x[n, g, c, o · stride + k · dilation…] · w[g, m, c, k…]
 ///
-/// with g or without it, and one or more o and k.
+/// with g or without it, and one or more o and k; on f32, or with unsigned
+/// bytes x, signed bytes w and i32 y.
 struct Convolution {
   bool grouped = false;
+  bool hasBytes = false;
   llvm::SmallVector<int64_t> strides, dilations;
 
   int64_t rank() const { return strides.size(); }

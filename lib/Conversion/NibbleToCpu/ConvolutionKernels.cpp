@@ -1,4 +1,4 @@
-//===- ConvolutionKernels.cpp - Convolutions in f32 -----------------------===//
+//===- ConvolutionKernels.cpp - Convolutions of floats and of bytes -------===//
 //
 // Part of the Nibble project.
 //
@@ -6,7 +6,8 @@
 //
 // A convolution is the product of its weight [channels, taps] with a matrix
 // [taps, positions] that is never stored as a whole: its panels, 64 positions
-// of some taps, are gathered from the input as the product needs them.
+// of some taps, are gathered from the input as the product needs them. Bytes
+// are gathered in the same way and then interleaved by quads of taps.
 //
 // With one or two output channels for each input (a depthwise convolution) a
 // panel would be read only once. There the sums of some columns are kept in
@@ -32,13 +33,22 @@ namespace {
 class StridedReader {
 public:
   StridedReader(KernelBuilder &kernel, const KernelTarget &target, Value x,
-                int64_t stride)
-      : kernel(kernel), x(x), lanes(target.lanes()), stride(stride),
-        floats(kernel.vector(lanes, kernel.f32())) {}
+                int64_t stride, Factors factors)
+      : kernel(kernel), x(x), stride(stride),
+        hasByteMasks(target.vectorBytes == 64),
+        isByte(factors == Factors::Bytes),
+        lanes(isByte ? target.vectorBytes : target.lanes()),
+        numbers(kernel.vector(lanes, getRowElement(kernel, factors))) {}
 
+  int64_t getLanes() const { return lanes; }
+  /// Whether a part of a vector can be read: masks of bytes that are no
+  /// instruction become a branch for each lane.
+  bool hasMasks() const { return !isByte || hasByteMasks; }
   /// Whether there are vectors of such elements. Masks of narrow registers
   /// cost more than they save.
-  bool hasVectors() const { return stride == 1 || (stride == 2 && lanes > 4); }
+  bool hasVectors() const {
+    return stride == 1 || (stride == 2 && lanes > 4 && hasMasks());
+  }
   Value load(Value position) { return kernel.load(x, position); }
   Value loadVector(Value position);
   /// The first `count` of a vector, and zeros.
@@ -49,8 +59,10 @@ private:
 
   KernelBuilder &kernel;
   Value x;
-  int64_t lanes, stride;
-  VectorType floats;
+  int64_t stride;
+  bool hasByteMasks, isByte;
+  int64_t lanes;
+  VectorType numbers;
 };
 } // namespace
 
@@ -64,22 +76,22 @@ Value StridedReader::takeEven(Value first, Value second) {
 
 Value StridedReader::loadVector(Value position) {
   if (stride == 1)
-    return kernel.loadVector(x, position, floats);
+    return kernel.loadVector(x, position, numbers);
   // The element behind the last one may be behind the buffer.
-  Value first = kernel.loadVector(x, position, floats);
-  Value second = kernel.loadMasked(x, kernel.add(position, lanes), floats,
+  Value first = kernel.loadVector(x, position, numbers);
+  Value second = kernel.loadMasked(x, kernel.add(position, lanes), numbers,
                                    kernel.mask(kernel.index(lanes - 1), lanes));
   return takeEven(first, second);
 }
 
 Value StridedReader::loadFirst(Value position, Value count) {
   if (stride == 1)
-    return kernel.loadMasked(x, position, floats, kernel.mask(count, lanes));
+    return kernel.loadMasked(x, position, numbers, kernel.mask(count, lanes));
   Value span = kernel.add(kernel.mul(count, 2), -1);
   Value first =
-      kernel.loadMasked(x, position, floats, kernel.mask(span, lanes));
+      kernel.loadMasked(x, position, numbers, kernel.mask(span, lanes));
   Value second =
-      kernel.loadMasked(x, kernel.add(position, lanes), floats,
+      kernel.loadMasked(x, kernel.add(position, lanes), numbers,
                         kernel.mask(kernel.add(span, -lanes), lanes));
   return takeEven(first, second);
 }
@@ -115,16 +127,24 @@ class WindowGatherer {
 public:
   WindowGatherer(KernelBuilder &kernel, const KernelTarget &target,
                  const ConvolutionArguments &args, int64_t stride,
-                 const FloatTileBuilder &tile, Value panel)
+                 Factors factors, const PanelTileBuilder &tile)
       : kernel(kernel), target(target), args(args), stride(stride),
-        reader(kernel, target, args.x, stride), panel(panel),
+        factors(factors), reader(kernel, target, args.x, stride, factors),
+        panel(
+            kernel.scratch(kDepth * kColumns, getRowElement(kernel, factors))),
         firstColumn(tile.getFirstColumn()),
-        columns(kernel.min(tile.getColumns(), kernel.index(kColumns))) {}
+        columns(kernel.min(tile.getColumns(), kernel.index(kColumns))) {
+    if (factors == Factors::Bytes)
+      quads = kernel.scratch(kDepth * kColumns, kernel.i8());
+  }
 
   void clear();
-  void fill(Value firstK, Value countK);
+  /// The panel of some taps.
+  Panel fill(Value firstK, Value countK);
 
 private:
+  void gather(Value firstK, Value countK);
+  void interleave(Value countK);
   /// `count` columns of one row, of which the first lies at `source`.
   void copyRun(Value source, Value place, Value count, Value firstK,
                Value countK);
@@ -136,13 +156,18 @@ private:
   const KernelTarget &target;
   const ConvolutionArguments &args;
   int64_t stride;
+  Factors factors;
   StridedReader reader;
-  Value panel, firstColumn, columns;
+  /// What is gathered, [taps, 64], and for bytes [quads, 64, 4].
+  Value panel, quads;
+  Value firstColumn, columns;
 };
 } // namespace
 
 /// What is past the last position is multiplied too.
 void WindowGatherer::clear() {
+  if (factors == Factors::Bytes)
+    return;
   VectorType floats = kernel.vector(target.lanes(), kernel.f32());
   kernel.ifThen(kernel.less(columns, kernel.index(kColumns)), [&] {
     kernel.loop(kernel.index(0), kernel.index(kDepth * kColumns),
@@ -164,16 +189,17 @@ void WindowGatherer::forTaps(Value source, Value place, Value firstK,
 void WindowGatherer::copyRun(Value source, Value place, Value count,
                              Value firstK, Value countK) {
   Value zero = kernel.index(0);
-  int64_t lanes = target.lanes();
-  if (!reader.hasVectors()) {
+  int64_t lanes = reader.getLanes();
+  auto copyOneByOne = [&](Value first) {
     forTaps(source, place, firstK, countK, [&](Value from, Value to) {
-      kernel.loop(zero, count, 1, [&](Value column) {
+      kernel.loop(first, count, 1, [&](Value column) {
         kernel.store(reader.load(kernel.add(from, kernel.mul(column, stride))),
                      panel, kernel.add(to, column));
       });
     });
-    return;
-  }
+  };
+  if (!reader.hasVectors())
+    return copyOneByOne(zero);
   Value whole = kernel.mul(kernel.divide(count, kernel.index(lanes)), lanes);
   auto copyVectors = [&] {
     kernel.loop(zero, whole, lanes, [&](Value column) {
@@ -184,6 +210,8 @@ void WindowGatherer::copyRun(Value source, Value place, Value count,
               });
     });
     kernel.ifThen(kernel.less(whole, count), [&] {
+      if (!reader.hasMasks())
+        return copyOneByOne(whole);
       Value rest = kernel.sub(count, whole);
       Value mask = kernel.mask(rest, lanes);
       forTaps(
@@ -207,7 +235,40 @@ void WindowGatherer::copyRun(Value source, Value place, Value count,
       copyVectors);
 }
 
-void WindowGatherer::fill(Value firstK, Value countK) {
+/// quads[q, column, j] = panel[4 q + j, column]
+void WindowGatherer::interleave(Value countK) {
+  OpBuilder &builder = kernel.builder;
+  VectorType bytes = kernel.vector(reader.getLanes(), kernel.i8());
+  auto mix = [&](Value a, Value b) -> Value {
+    return vector::InterleaveOp::create(builder, kernel.loc, a, b);
+  };
+  kernel.loop(kernel.index(0), countK, 4, [&](Value k) {
+    Value first = kernel.mul(k, kColumns);
+    for (int64_t column = 0; column < kColumns; column += bytes.getDimSize(0)) {
+      Values taps;
+      for (int64_t j = 0; j < 4; ++j)
+        taps.push_back(kernel.loadVector(
+            panel, kernel.add(first, j * kColumns + column), bytes));
+      kernel.storeVector(mix(mix(taps[0], taps[2]), mix(taps[1], taps[3])),
+                         quads, kernel.add(first, 4 * column));
+    }
+  });
+}
+
+Panel WindowGatherer::fill(Value firstK, Value countK) {
+  if (factors == Factors::Floats) {
+    gather(firstK, countK);
+    return {panel, kernel.index(0)};
+  }
+  // Past the last tap the weight is 0.
+  Value taps = memref::DimOp::create(kernel.builder, kernel.loc, args.taps, 0);
+  Value exist = kernel.min(countK, kernel.sub(taps, firstK));
+  gather(firstK, exist);
+  interleave(exist);
+  return {quads, kernel.index(0)};
+}
+
+void WindowGatherer::gather(Value firstK, Value countK) {
   Value end = kernel.add(firstColumn, columns);
   Value firstRow = kernel.divide(firstColumn, args.width);
   Value lastRow = kernel.divide(kernel.add(end, -1), args.width);
@@ -228,44 +289,53 @@ void WindowGatherer::fill(Value firstK, Value countK) {
 //===----------------------------------------------------------------------===//
 
 static std::string getName(StringRef kind, int64_t stride,
-                           ConvolutionStart start) {
+                           ConvolutionStart start, Factors factors) {
   StringRef suffix = start == ConvolutionStart::Bias     ? "_bias"
                      : start == ConvolutionStart::Result ? "_sum"
                                                          : "";
-  return ("nibble_f32_" + kind + "_stride" + Twine(stride) + suffix).str();
+  StringRef numbers = factors == Factors::Bytes ? "i8" : "f32";
+  return ("nibble_" + numbers + "_" + kind + "_stride" + Twine(stride) + suffix)
+      .str();
 }
 
-static SmallVector<Type> getArguments(KernelBuilder &type) {
-  Type floats = type.buffer(type.f32()), index = type.indexType();
+static SmallVector<Type> getArguments(KernelBuilder &type, Factors factors) {
+  Type element = getRowElement(type, factors), index = type.indexType();
+  Type sum = getSumElement(type, factors);
   Type indices = type.buffer(index);
-  Type matrix = type.matrix(type.f32(), /*contiguousRows=*/true);
-  return {matrix, floats, index, indices, indices,
-          index,  floats, index, matrix,  index};
+  return {type.matrix(element, /*contiguousRows=*/true),
+          type.buffer(element),
+          index,
+          indices,
+          indices,
+          index,
+          type.buffer(sum),
+          index,
+          type.matrix(sum, /*contiguousRows=*/true),
+          index};
 }
 
 func::FuncOp nibble::getConvolutionTileFunction(ModuleOp module,
                                                 const KernelTarget &target,
                                                 int64_t stride,
-                                                ConvolutionStart start) {
-  func::FuncOp product = getPanelProductFunction(module, target);
+                                                ConvolutionStart start,
+                                                Factors factors) {
+  func::FuncOp product = getPanelProductFunction(module, target, factors);
   OpBuilder types(module.getContext());
   KernelBuilder type(types, module.getLoc());
-  SmallVector<Type> arguments = getArguments(type);
+  SmallVector<Type> arguments = getArguments(type, factors);
   arguments.push_back(type.indexType());
   return getOrCreateFunction(
-      module, getName("convolution", stride, start), arguments,
+      module, getName("convolution", stride, start, factors), arguments,
       [&](KernelBuilder &kernel, ValueRange values) {
         ConvolutionArguments args(values);
         Value pass = values[9], tile = values[10];
-        FloatTileBuilder builder(kernel, target, args.w, args.y, tile);
-        Value panel = kernel.scratch(kDepth * kColumns, kernel.f32());
-        WindowGatherer gatherer(kernel, target, args, stride, builder, panel);
+        PanelTileBuilder builder(kernel, target, args.w, args.y, tile, factors);
+        WindowGatherer gatherer(kernel, target, args, stride, factors, builder);
         gatherer.clear();
         builder.buildPass(kernel.mul(pass, kPassRows), product, kDepth,
                           args.getStart(start),
-                          [&](Value firstK, Value countK) -> Panel {
-                            gatherer.fill(firstK, countK);
-                            return {panel, kernel.index(0)};
+                          [&](Value firstK, Value countK) {
+                            return gatherer.fill(firstK, countK);
                           });
       });
 }
@@ -278,7 +348,7 @@ public:
                     const ConvolutionArguments &args, Value channel,
                     int64_t stride, ConvolutionStart start)
       : kernel(kernel), args(args), channel(channel), stride(stride),
-        start(start), reader(kernel, target, args.x, stride),
+        start(start), reader(kernel, target, args.x, stride, Factors::Floats),
         lanes(target.lanes()), floats(kernel.vector(lanes, kernel.f32())) {}
 
   void build();
@@ -411,7 +481,8 @@ func::FuncOp nibble::getDirectConvolutionFunction(ModuleOp module,
   OpBuilder types(module.getContext());
   KernelBuilder type(types, module.getLoc());
   return getOrCreateFunction(
-      module, getName("direct_convolution", stride, start), getArguments(type),
+      module, getName("direct_convolution", stride, start, Factors::Floats),
+      getArguments(type, Factors::Floats),
       [&](KernelBuilder &kernel, ValueRange values) {
         ConvolutionArguments args(values);
         DirectConvolution(kernel, target, args, values[9], stride, start)

@@ -15,8 +15,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "PanelTile.h"
 #include "PackedReader.h"
+#include "PanelTile.h"
 
 using namespace mlir;
 using namespace nibble;
@@ -34,18 +34,23 @@ static TileStart getStart(bool hasBias, Value bias) {
 
 func::FuncOp nibble::getFloatTileFunction(ModuleOp module,
                                           const KernelTarget &target,
-                                          bool hasBias) {
-  func::FuncOp product = getPanelProductFunction(module, target);
+                                          Type element, bool hasBias) {
+  func::FuncOp product =
+      getPanelProductFunction(module, target, Factors::Floats, element);
   OpBuilder types(module.getContext());
   KernelBuilder type(types, module.getLoc());
   Type floats = type.buffer(type.f32());
   Type matrix = type.matrix(type.f32(), /*contiguousRows=*/true);
-  SmallVector<Type> arguments{matrix, floats, floats, matrix, type.indexType()};
+  SmallVector<Type> arguments{matrix, type.buffer(element), floats, matrix,
+                              type.indexType()};
+  std::string name = "nibble_f32";
+  if (!element.isF32())
+    name += element.isF16() ? "_f16" : "_bf16";
   return getOrCreateFunction(
-      module, hasBias ? "nibble_f32_bias" : "nibble_f32", arguments,
+      module, hasBias ? name + "_bias" : name, arguments,
       [&](KernelBuilder &kernel, ValueRange args) {
         Value x = args[0], weight = args[1], tile = args[4];
-        FloatTileBuilder builder(kernel, target, x, args[3], tile);
+        PanelTileBuilder builder(kernel, target, x, args[3], tile);
         Value K = memref::DimOp::create(kernel.builder, kernel.loc, x, 1);
         Value firstRow = kernel.mul(tile, K);
         builder.build(product, kDepth, getStart(hasBias, args[2]),
@@ -87,35 +92,43 @@ void Dequantizer::fill(Value groupStart) {
   OpBuilder &builder = kernel.builder;
   Location loc = kernel.loc;
   int64_t lanes = target.lanes(), quads = format.panel.quadsPerStep();
-  for (int64_t v = 0; v < target.vectorsPerTile(); ++v) {
-    Value scale = reader.loadScales(groupStart, v);
-    Value zero = format.panel.hasZeros ? reader.loadZeros(groupStart, v)
-                                       : kernel.splat(integers, format.zero);
-    kernel.loop(
-        kernel.index(0), kernel.index(format.panel.stepsPerGroup()), 1,
-        [&](Value step) {
-          Values unpacked = reader.unpackStep(
-              kernel.add(groupStart,
-                         kernel.mul(step, format.panel.stepBytes())),
-              v);
-          for (int64_t quad = 0; quad < quads; ++quad)
-            for (int64_t j = 0; j < 4; ++j) {
-              Value code = kernel.bitcast(unpacked[quad], integers);
-              code = arith::ShRUIOp::create(builder, loc, code,
-                                            kernel.splat(integers, 8 * j));
-              code = arith::AndIOp::create(
-                  builder, loc, code, kernel.splat(integers, int64_t(255)));
-              code = arith::SubIOp::create(builder, loc, code, zero);
-              Value number =
-                  arith::SIToFPOp::create(builder, loc, floats, code);
-              number = arith::MulFOp::create(builder, loc, number, scale);
-              Value k = kernel.add(kernel.mul(step, 4 * quads), 4 * quad + j);
-              kernel.storeVector(
-                  number, panel,
-                  kernel.add(kernel.mul(k, kColumns), v * lanes));
-            }
-        });
-  }
+  kernel.loop(
+      kernel.index(0), kernel.index(kColumns), lanes, [&](Value column) {
+        Value scale = reader.loadScales(groupStart, column);
+        Value zero = format.panel.hasZeros
+                         ? reader.loadZeros(groupStart, column)
+                         : kernel.splat(integers, format.zero);
+        kernel.loop(
+            kernel.index(0), kernel.index(format.panel.stepsPerGroup()), 1,
+            [&](Value step) {
+              Values unpacked = reader.unpackStep(
+                  kernel.add(groupStart,
+                             kernel.mul(step, format.panel.stepBytes())),
+                  column);
+              for (int64_t quad = 0; quad < quads; ++quad)
+                for (int64_t j = 0; j < 4; ++j) {
+                  Value code = kernel.bitcast(unpacked[quad], integers);
+                  code = arith::ShRUIOp::create(builder, loc, code,
+                                                kernel.splat(integers, 8 * j));
+                  code = arith::AndIOp::create(
+                      builder, loc, code, kernel.splat(integers, int64_t(255)));
+                  Value number;
+                  if (format.codeBook) {
+                    number = reader.lookUp(code);
+                  } else {
+                    code = arith::SubIOp::create(builder, loc, code, zero);
+                    number =
+                        arith::SIToFPOp::create(builder, loc, floats, code);
+                  }
+                  number = arith::MulFOp::create(builder, loc, number, scale);
+                  Value k =
+                      kernel.add(kernel.mul(step, 4 * quads), 4 * quad + j);
+                  kernel.storeVector(
+                      number, panel,
+                      kernel.add(kernel.mul(k, kColumns), column));
+                }
+            });
+      });
 }
 
 func::FuncOp
@@ -134,7 +147,7 @@ nibble::getDequantizedTileFunction(ModuleOp module, const KernelTarget &target,
   return getOrCreateFunction(
       module, name, arguments, [&](KernelBuilder &kernel, ValueRange args) {
         Value x = args[0], weight = args[1], tile = args[4];
-        FloatTileBuilder builder(kernel, target, x, args[3], tile);
+        PanelTileBuilder builder(kernel, target, x, args[3], tile);
         int64_t group = format.panel.group;
         Value panel = kernel.scratch(group * kColumns, kernel.f32());
         Dequantizer dequantizer(kernel, target, format, weight, panel);
@@ -213,7 +226,7 @@ func::FuncOp nibble::getMatrixTileFunction(ModuleOp module,
   return getOrCreateFunction(
       module, accumulates ? name + "_sum" : name, arguments,
       [&](KernelBuilder &kernel, ValueRange args) {
-        FloatTileBuilder builder(kernel, target, args[0], args[2], args[3]);
+        PanelTileBuilder builder(kernel, target, args[0], args[2], args[3]);
         Value panel = kernel.scratch(kDepth * kColumns, kernel.f32());
         Value K = memref::DimOp::create(kernel.builder, kernel.loc, args[0], 1);
         Value isPart = kernel.less(kernel.index(kDepth), K);

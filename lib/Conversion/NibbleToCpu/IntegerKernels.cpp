@@ -72,21 +72,13 @@ Value nibble::buildPaddedRows(KernelBuilder &kernel, Value rows) {
 }
 
 namespace {
-/// Quantizes one row.
+/// Quantizes one row; or takes its codes as they are, where there is a scale.
 class RowQuantizer {
 public:
-  RowQuantizer(KernelBuilder &kernel, int64_t lanes, Value x)
-      : kernel(kernel), lanes(lanes), x(x),
+  RowQuantizer(KernelBuilder &kernel, int64_t lanes, Value x, Value known)
+      : kernel(kernel), lanes(lanes), x(x), known(known),
         floats(kernel.vector(lanes, kernel.f32())),
         integers(kernel.vector(lanes, kernel.i32())) {}
-
-  /// `lanes` numbers from `position` on; 0 past `end`.
-  Value load(Value row, Value position, Value end) {
-    Value mask = kernel.mask(kernel.sub(end, position), lanes);
-    return vector::MaskedLoadOp::create(kernel.builder, kernel.loc, floats, x,
-                                        ValueRange{row, position}, mask,
-                                        kernel.splat(floats, 0.0));
-  }
 
   /// s = max(|x|) / 127 over [first, last), or 1 (Spec S11).
   Value buildScale(Value row, Value first, Value last);
@@ -96,14 +88,25 @@ public:
                    Value scale, Value codes, Value start, int64_t stride);
 
 private:
+  /// `lanes` elements from `position` on; 0 past `end`.
+  Value load(Value row, Value position, Value end) {
+    Type element = cast<MemRefType>(x.getType()).getElementType();
+    return kernel.loadMasked(x, {row, position}, kernel.vector(lanes, element),
+                             kernel.mask(kernel.sub(end, position), lanes));
+  }
+  /// Codes of floats, in i32.
+  Value quantize(Value numbers, Value divisor);
+
   KernelBuilder &kernel;
   int64_t lanes;
-  Value x;
+  Value x, known;
   VectorType floats, integers;
 };
 } // namespace
 
 Value RowQuantizer::buildScale(Value row, Value first, Value last) {
+  if (known)
+    return known;
   OpBuilder &builder = kernel.builder;
   Location loc = kernel.loc;
   Values largest = kernel.loop(
@@ -131,6 +134,22 @@ Value RowQuantizer::buildScale(Value row, Value first, Value last) {
   return arith::SelectOp::create(builder, loc, isZero, constant(1.0f), scale);
 }
 
+Value RowQuantizer::quantize(Value numbers, Value divisor) {
+  OpBuilder &builder = kernel.builder;
+  Location loc = kernel.loc;
+  Value quotient = arith::DivFOp::create(builder, loc, numbers, divisor);
+  Value rounded = math::RoundEvenOp::create(builder, loc, quotient);
+  rounded = arith::MaxNumFOp::create(builder, loc, rounded,
+                                     kernel.splat(floats, -128.0));
+  rounded = arith::MinNumFOp::create(builder, loc, rounded,
+                                     kernel.splat(floats, 127.0));
+  Value isNumber = arith::CmpFOp::create(
+      builder, loc, arith::CmpFPredicate::ORD, quotient, quotient);
+  rounded = arith::SelectOp::create(builder, loc, isNumber, rounded,
+                                    kernel.zero(floats));
+  return arith::FPToSIOp::create(builder, loc, integers, rounded);
+}
+
 Value RowQuantizer::buildCodes(Value row, Value first, Value last, Value padded,
                                Value scale, Value codes, Value start,
                                int64_t stride) {
@@ -140,20 +159,15 @@ Value RowQuantizer::buildCodes(Value row, Value first, Value last, Value padded,
   Values sums = kernel.loop(
       first, padded, lanes, kernel.splat(integers, int64_t(0)),
       [&](Value position, ValueRange values) -> Values {
-        Value quotient = arith::DivFOp::create(
-            builder, loc, load(row, position, last), divisor);
-        Value rounded = math::RoundEvenOp::create(builder, loc, quotient);
-        rounded = arith::MaxNumFOp::create(builder, loc, rounded,
-                                           kernel.splat(floats, -128.0));
-        rounded = arith::MinNumFOp::create(builder, loc, rounded,
-                                           kernel.splat(floats, 127.0));
-        Value isNumber = arith::CmpFOp::create(
-            builder, loc, arith::CmpFPredicate::ORD, quotient, quotient);
-        rounded = arith::SelectOp::create(builder, loc, isNumber, rounded,
-                                          kernel.splat(floats, 0.0));
-        Value code = arith::FPToSIOp::create(builder, loc, integers, rounded);
-        Value bytes = arith::TruncIOp::create(
-            builder, loc, kernel.vector(lanes, kernel.i8()), code);
+        Value loaded = load(row, position, last), code, bytes;
+        if (known) {
+          bytes = loaded;
+          code = arith::ExtSIOp::create(builder, loc, integers, bytes);
+        } else {
+          code = quantize(loaded, divisor);
+          bytes = arith::TruncIOp::create(
+              builder, loc, kernel.vector(lanes, kernel.i8()), code);
+        }
         Value quads =
             kernel.bitcast(bytes, kernel.vector(lanes / 4, kernel.i32()));
         Value quad =
@@ -168,17 +182,20 @@ Value RowQuantizer::buildCodes(Value row, Value first, Value last, Value padded,
                                      sums[0]);
 }
 
-func::FuncOp nibble::getQuantizeRowsFunction(ModuleOp module,
-                                             const KernelTarget &target) {
+static func::FuncOp getRowsFunction(ModuleOp module, const KernelTarget &target,
+                                    bool hasCodes) {
   OpBuilder types(module.getContext());
   KernelBuilder type(types, module.getLoc());
-  SmallVector<Type> arguments{type.matrix(type.f32(), /*contiguousRows=*/true),
+  SmallVector<Type> arguments{type.matrix(hasCodes ? type.i8() : type.f32(),
+                                          /*contiguousRows=*/true),
                               type.buffer(type.i32()),
                               type.buffer(type.f32()),
                               type.buffer(type.i32()),
                               type.indexType(),
                               type.indexType(),
                               type.indexType()};
+  if (hasCodes)
+    arguments.push_back(type.f32());
   auto build = [&](KernelBuilder &kernel, ValueRange args) {
     Value x = args[0], codes = args[1], scales = args[2], sums = args[3];
     Value group = args[4], block = args[5], start = args[6];
@@ -191,7 +208,8 @@ func::FuncOp nibble::getQuantizeRowsFunction(ModuleOp module,
         kernel.min(kernel.sub(allRows, start), kernel.index(kRowsPerPass));
     Value quads = kernel.divide(group, kernel.index(4));
     // A multiple of 16 inputs even where a vector has fewer lanes.
-    RowQuantizer quantizer(kernel, std::min<int64_t>(target.lanes(), 16), x);
+    RowQuantizer quantizer(kernel, std::min<int64_t>(target.lanes(), 16), x,
+                           hasCodes ? args[7] : Value());
     Value zero = kernel.index(0);
     forEachRowBlock(kernel, rows, [&](Value offset, int64_t size, Value count) {
       Value first = kernel.add(start, offset);
@@ -221,7 +239,19 @@ func::FuncOp nibble::getQuantizeRowsFunction(ModuleOp module,
       });
     });
   };
-  return getOrCreateFunction(module, "nibble_quantize_rows", arguments, build);
+  return getOrCreateFunction(
+      module, hasCodes ? "nibble_arrange_rows" : "nibble_quantize_rows",
+      arguments, build);
+}
+
+func::FuncOp nibble::getQuantizeRowsFunction(ModuleOp module,
+                                             const KernelTarget &target) {
+  return getRowsFunction(module, target, /*hasCodes=*/false);
+}
+
+func::FuncOp nibble::getArrangeRowsFunction(ModuleOp module,
+                                            const KernelTarget &target) {
+  return getRowsFunction(module, target, /*hasCodes=*/true);
 }
 
 //===----------------------------------------------------------------------===//
@@ -259,24 +289,25 @@ private:
     Value quad = kernel.load(codes, position);
     return kernel.bitcast(kernel.broadcast(quad, sumType), byteType);
   }
+  /// Scales of a vector of columns, for integers in place of codes.
+  Value loadScales(Value groupStart, Value column);
   void prefetchGroup(Value groupStart, int64_t groupsAhead, unsigned locality);
 
   //===--- Steps --------------------------------------------------------------
   Value dot(Value sums, Value weights, Value activations);
   /// Starting sums of rows × vectors: -z · Σ x.
   Values startSums(Value groupStart, Value grid, TileShape shape,
-                   int64_t firstVector);
+                   Value firstColumn);
   /// Sums over a group from packed codes; `rowStride` rows are side by side.
   Values sumPacked(Value groupStart, Value firstQuad, int64_t rowStride,
-                   TileShape shape, int64_t firstVector, Values sums,
+                   TileShape shape, Value firstColumn, Values sums,
                    bool twoChains = false);
   /// The same from the panel.
   Values sumPanel(Value firstQuad, int64_t rowStride, TileShape shape,
-                  int64_t firstVector, ArrayRef<Value> start);
+                  Value firstColumn, ArrayRef<Value> start);
   /// accumulators[first + …] += scales · sums, in the scratch.
   void accumulate(Value groupStart, Value grid, TileShape shape,
-                  int64_t firstVector, ArrayRef<Value> groupSums,
-                  Value firstRow);
+                  Value firstColumn, ArrayRef<Value> groupSums, Value firstRow);
 
   //===--- Regimes ------------------------------------------------------------
   TileShape getShape(int64_t blockRows);
@@ -289,9 +320,11 @@ private:
   void buildBlock(Value groupStart, Value group, Value row, int64_t blockRows,
                   Value scratchRow, bool unpacked);
   void clear(Value count);
+  /// body(first column) for each `step` vectors of the tile.
+  void forColumns(int64_t step, llvm::function_ref<void(Value column)> body);
   /// Writes rows [first, first + count) of the result.
   void writeRows(Value first, Value count);
-  void writeVector(Value value, Value row, int64_t vector);
+  void writeVector(Value value, Value row, Value column);
 
   KernelBuilder &kernel;
   const KernelTarget &target;
@@ -330,6 +363,15 @@ TileBuilder::TileBuilder(KernelBuilder &kernel, const KernelTarget &target,
   panel = kernel.scratch(format.panel.group * kColumns, kernel.i8());
 }
 
+Value TileBuilder::loadScales(Value groupStart, Value column) {
+  Value scales = reader.loadScales(groupStart, column);
+  if (!format.codeBook)
+    return scales;
+  double step = getIntegerCodeBook(format.codeBook).step;
+  return arith::MulFOp::create(kernel.builder, kernel.loc, scales,
+                               kernel.splat(floatType, step));
+}
+
 void TileBuilder::prefetchGroup(Value groupStart, int64_t groupsAhead,
                                 unsigned locality) {
   constexpr int64_t cacheLine = 64;
@@ -346,28 +388,32 @@ void TileBuilder::prefetchGroup(Value groupStart, int64_t groupsAhead,
 //===----------------------------------------------------------------------===//
 
 Value TileBuilder::dot(Value start, Value weights, Value activations) {
+  int64_t largest = format.codeBook ? 255 : (1 << format.panel.bits) - 1;
   return Dot4Op::create(kernel.builder, kernel.loc, start, weights, activations,
-                        (1 << format.panel.bits) - 1);
+                        largest);
 }
 
 Values TileBuilder::startSums(Value groupStart, Value grid, TileShape shape,
-                              int64_t firstVector) {
+                              Value firstColumn) {
   OpBuilder &builder = kernel.builder;
   Location loc = kernel.loc;
   Values result, zeros;
   if (format.panel.hasZeros)
     for (int64_t v = 0; v < shape.vectors; ++v)
-      zeros.push_back(reader.loadZeros(groupStart, firstVector + v));
+      zeros.push_back(
+          reader.loadZeros(groupStart, kernel.add(firstColumn, v * lanes)));
   Value none = kernel.splat(sumType, int64_t(0));
+  // Integers in place of codes have one of their own (unpackIntegers).
+  int64_t commonZero = format.codeBook ? 128 : format.zero;
   for (int64_t row = 0; row < shape.rows; ++row) {
-    if (!format.panel.hasZeros && format.zero == 0) {
+    if (!format.panel.hasZeros && commonZero == 0) {
       result.append(shape.vectors, none);
       continue;
     }
     Value sum = kernel.load(sums, kernel.add(grid, row));
     if (!format.panel.hasZeros) {
-      Value factor = arith::ConstantIntOp::create(builder, loc, kernel.i32(),
-                                                  -format.zero);
+      Value factor =
+          arith::ConstantIntOp::create(builder, loc, kernel.i32(), -commonZero);
       Value start = kernel.broadcast(
           arith::MulIOp::create(builder, loc, sum, factor), sumType);
       result.append(shape.vectors, start);
@@ -384,8 +430,7 @@ Values TileBuilder::startSums(Value groupStart, Value grid, TileShape shape,
 
 Values TileBuilder::sumPacked(Value groupStart, Value firstQuad,
                               int64_t rowStride, TileShape shape,
-                              int64_t firstVector, Values start,
-                              bool twoChains) {
+                              Value firstColumn, Values start, bool twoChains) {
   int64_t quads = format.panel.quadsPerStep();
   int64_t count = shape.rows * shape.vectors;
   // A second set of sums hides the latency of the instruction where there are
@@ -404,7 +449,8 @@ Values TileBuilder::sumPacked(Value groupStart, Value firstQuad,
             kernel.add(firstQuad, kernel.mul(step, quads * rowStride));
         SmallVector<Values> unpacked;
         for (int64_t v = 0; v < shape.vectors; ++v)
-          unpacked.push_back(reader.unpackStep(position, firstVector + v));
+          unpacked.push_back(reader.unpackIntegers(
+              position, kernel.add(firstColumn, v * lanes)));
         for (int64_t quad = 0; quad < quads; ++quad)
           for (int64_t row = 0; row < shape.rows; ++row) {
             Value x = loadQuad(kernel.add(quadOfStep, quad * rowStride + row));
@@ -426,14 +472,14 @@ Values TileBuilder::sumPacked(Value groupStart, Value firstQuad,
 }
 
 Values TileBuilder::sumPanel(Value firstQuad, int64_t rowStride,
-                             TileShape shape, int64_t firstVector,
+                             TileShape shape, Value firstColumn,
                              ArrayRef<Value> start) {
   return kernel.loop(
       kernel.index(0), kernel.index(format.panel.group / 4), 1, start,
       [&](Value quad, ValueRange carried) {
         Values current(carried);
-        Value position =
-            kernel.add(kernel.mul(quad, kQuadBytes), firstVector * 4 * lanes);
+        Value position = kernel.add(kernel.mul(quad, kQuadBytes),
+                                    kernel.mul(firstColumn, 4));
         Values weights;
         for (int64_t v = 0; v < shape.vectors; ++v)
           weights.push_back(kernel.loadVector(
@@ -451,20 +497,20 @@ Values TileBuilder::sumPanel(Value firstQuad, int64_t rowStride,
 }
 
 void TileBuilder::accumulate(Value groupStart, Value grid, TileShape shape,
-                             int64_t firstVector, ArrayRef<Value> groupSums,
+                             Value firstColumn, ArrayRef<Value> groupSums,
                              Value firstRow) {
   OpBuilder &builder = kernel.builder;
   Location loc = kernel.loc;
   Values columnScales;
   for (int64_t v = 0; v < shape.vectors; ++v)
-    columnScales.push_back(reader.loadScales(groupStart, firstVector + v));
-  Value base = kernel.mul(firstRow, kColumns);
+    columnScales.push_back(
+        loadScales(groupStart, kernel.add(firstColumn, v * lanes)));
+  Value base = kernel.add(kernel.mul(firstRow, kColumns), firstColumn);
   for (int64_t row = 0; row < shape.rows; ++row) {
     Value rowScale =
         kernel.broadcast(kernel.load(scales, kernel.add(grid, row)), floatType);
     for (int64_t v = 0; v < shape.vectors; ++v) {
-      Value position =
-          kernel.add(base, row * kColumns + (firstVector + v) * lanes);
+      Value position = kernel.add(base, row * kColumns + v * lanes);
       Value factor =
           arith::MulFOp::create(builder, loc, columnScales[v], rowScale);
       Value sum = arith::SIToFPOp::create(builder, loc, floatType,
@@ -505,12 +551,14 @@ void TileBuilder::buildFewRows(int64_t blockRows) {
         Value groupStart = getGroupStart(group);
         Value grid = getGrid(group, kernel.index(0));
         Value firstQuad = kernel.mul(grid, format.panel.group / 4);
-        Values groupSums = sumPacked(groupStart, firstQuad, blockRows, shape, 0,
-                                     startSums(groupStart, grid, shape, 0),
-                                     /*twoChains=*/blockRows == 1);
+        Value zero = kernel.index(0);
+        Values groupSums =
+            sumPacked(groupStart, firstQuad, blockRows, shape, zero,
+                      startSums(groupStart, grid, shape, zero),
+                      /*twoChains=*/blockRows == 1);
         Values current(carried);
         for (int64_t v = 0; v < vectors; ++v) {
-          Value columnScale = reader.loadScales(groupStart, v);
+          Value columnScale = loadScales(groupStart, kernel.index(v * lanes));
           for (int64_t row = 0; row < blockRows; ++row) {
             Value rowScale = kernel.broadcast(
                 kernel.load(scales, kernel.add(grid, row)), floatType);
@@ -527,13 +575,14 @@ void TileBuilder::buildFewRows(int64_t blockRows) {
   for (int64_t row = 0; row < blockRows; ++row)
     kernel.ifThen(kernel.less(kernel.index(row), rows), [&] {
       for (int64_t v = 0; v < vectors; ++v)
-        writeVector(result[row * vectors + v], kernel.index(row), v);
+        writeVector(result[row * vectors + v], kernel.index(row),
+                    kernel.index(v * lanes));
     });
 }
 
-void TileBuilder::writeVector(Value value, Value row, int64_t vector) {
-  Value position = kernel.add(firstColumn, vector * lanes);
-  Value left = kernel.sub(columns, kernel.index(vector * lanes));
+void TileBuilder::writeVector(Value value, Value row, Value column) {
+  Value position = kernel.add(firstColumn, column);
+  Value left = kernel.sub(columns, column);
   auto addBias = [&](Value numbers, Value biasNumbers) -> Value {
     return arith::AddFOp::create(kernel.builder, kernel.loc, numbers,
                                  biasNumbers);
@@ -568,11 +617,19 @@ void TileBuilder::clear(Value count) {
 void TileBuilder::writeRows(Value first, Value count) {
   kernel.loop(kernel.index(0), count, 1, [&](Value row) {
     Value base = kernel.mul(row, kColumns);
-    for (int64_t v = 0; v < vectors; ++v)
+    forColumns(1, [&](Value column) {
       writeVector(
-          kernel.loadVector(scratch, kernel.add(base, v * lanes), floatType),
-          kernel.add(first, row), v);
+          kernel.loadVector(scratch, kernel.add(base, column), floatType),
+          kernel.add(first, row), column);
+    });
   });
+}
+
+void TileBuilder::forColumns(int64_t step,
+                             llvm::function_ref<void(Value column)> body) {
+  if (step == vectors)
+    return body(kernel.index(0));
+  kernel.loop(kernel.index(0), kernel.index(kColumns), step * lanes, body);
 }
 
 void TileBuilder::buildBlock(Value groupStart, Value group, Value row,
@@ -581,17 +638,22 @@ void TileBuilder::buildBlock(Value groupStart, Value group, Value row,
   TileShape shape = getShape(blockRows);
   Value grid = getGrid(group, row);
   Value firstQuad = kernel.mul(grid, format.panel.group / 4);
-  for (int64_t v = 0; v < vectors; v += shape.vectors)
-    for (int64_t r = 0; r < blockRows; r += shape.rows) {
-      Value place = kernel.add(grid, r);
-      Values start = startSums(groupStart, place, shape, v);
-      Value quad = kernel.add(firstQuad, r);
-      Values groupSums =
-          unpacked ? sumPanel(quad, blockRows, shape, v, start)
-                   : sumPacked(groupStart, quad, blockRows, shape, v, start);
-      accumulate(groupStart, place, shape, v, groupSums,
-                 kernel.add(scratchRow, r));
-    }
+  auto buildShape = [&](Value column, Value r) {
+    Value place = kernel.add(grid, r);
+    Values start = startSums(groupStart, place, shape, column);
+    Value quad = kernel.add(firstQuad, r);
+    Values groupSums =
+        unpacked ? sumPanel(quad, blockRows, shape, column, start)
+                 : sumPacked(groupStart, quad, blockRows, shape, column, start);
+    accumulate(groupStart, place, shape, column, groupSums,
+               kernel.add(scratchRow, r));
+  };
+  forColumns(shape.vectors, [&](Value column) {
+    if (shape.rows == blockRows)
+      return buildShape(column, kernel.index(0));
+    kernel.loop(kernel.index(0), kernel.index(blockRows), shape.rows,
+                [&](Value r) { buildShape(column, r); });
+  });
 }
 
 void TileBuilder::buildSomeRows() {
@@ -613,12 +675,13 @@ void TileBuilder::unpackGroup(Value groupStart) {
                 Value position = kernel.add(
                     groupStart, kernel.mul(step, format.panel.stepBytes()));
                 Value target = kernel.mul(step, quads * kQuadBytes);
-                for (int64_t v = 0; v < vectors; ++v)
+                forColumns(1, [&](Value column) {
+                  Value first = kernel.add(target, kernel.mul(column, 4));
                   for (auto [quad, bytes] :
-                       llvm::enumerate(reader.unpackStep(position, v)))
-                    kernel.storeVector(
-                        bytes, panel,
-                        kernel.add(target, quad * kQuadBytes + v * 4 * lanes));
+                       llvm::enumerate(reader.unpackIntegers(position, column)))
+                    kernel.storeVector(bytes, panel,
+                                       kernel.add(first, quad * kQuadBytes));
+                });
               });
 }
 

@@ -60,10 +60,8 @@ void KernelBuilder::storeVector(Value value, Value buffer, ValueRange indices) {
 
 Value KernelBuilder::loadMasked(Value buffer, ValueRange indices,
                                 VectorType type, Value mask) {
-  Value zero =
-      arith::ConstantOp::create(builder, loc, builder.getZeroAttr(type));
   return vector::MaskedLoadOp::create(builder, loc, type, buffer, indices, mask,
-                                      zero);
+                                      zero(type));
 }
 
 void KernelBuilder::storeMasked(Value value, Value buffer, ValueRange indices,
@@ -80,6 +78,11 @@ void KernelBuilder::prefetch(Value buffer, Value position, unsigned locality) {
 //===----------------------------------------------------------------------===//
 // Numbers
 //===----------------------------------------------------------------------===//
+
+Value KernelBuilder::zero(Type type) {
+  return arith::ConstantOp::create(builder, loc,
+                                   cast<TypedAttr>(builder.getZeroAttr(type)));
+}
 
 Value KernelBuilder::splat(VectorType type, int64_t value) {
   auto element = builder.getIntegerAttr(type.getElementType(), value);

@@ -59,6 +59,7 @@ public:
 
   //===--- Numbers ------------------------------------------------------------
 
+  mlir::Value zero(mlir::Type type);
   /// All lanes are `value`.
   mlir::Value splat(mlir::VectorType type, int64_t value);
   mlir::Value splat(mlir::VectorType type, double value);

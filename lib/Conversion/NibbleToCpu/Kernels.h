@@ -39,8 +39,11 @@ struct WeightKernelFormat {
   PanelFormat panel;
   /// The zero point of every element, as packed, where the panel has none.
   int64_t zero = 0;
+  /// The storage, if it is a code book.
+  StorageAttr codeBook;
 
-  /// "w4g128_f32_z": what kernels of different formats are told apart by.
+  /// "w4g128_f32_zeros", "nf4g64_f32": what kernels of different formats are
+  /// told apart by.
   std::string getName() const;
 };
 
@@ -68,6 +71,12 @@ mlir::Value buildPaddedRows(KernelBuilder &kernel, mlir::Value rows);
 mlir::func::FuncOp getQuantizeRowsFunction(mlir::ModuleOp module,
                                            const KernelTarget &target);
 
+/// (x: matrix i8, codes, scales, sums, group, block, first: index, scale: f32)
+///
+/// The same for rows of codes that all have one scale.
+mlir::func::FuncOp getArrangeRowsFunction(mlir::ModuleOp module,
+                                          const KernelTarget &target);
+
 /// (weight: i8 buffer, codes, scales, sums, bias: f32 buffer, y: matrix f32,
 ///  groups, tile: index)
 mlir::func::FuncOp getIntegerTileFunction(mlir::ModuleOp module,
@@ -79,11 +88,13 @@ mlir::func::FuncOp getIntegerTileFunction(mlir::ModuleOp module,
 // Float compute
 //===----------------------------------------------------------------------===//
 
-/// (x: matrix f32, weight: f32 buffer in panels, bias: f32 buffer,
+/// (x: matrix f32, weight: buffer of `element`, in panels, bias: f32 buffer,
 ///  y: matrix f32, tile: index)
+///
+/// Floats narrower than f32 are widened in registers.
 mlir::func::FuncOp getFloatTileFunction(mlir::ModuleOp module,
                                         const KernelTarget &target,
-                                        bool hasBias);
+                                        mlir::Type element, bool hasBias);
 
 /// (x: matrix f32, weight: i8 buffer, bias: f32 buffer, y: matrix f32,
 ///  tile: index)
@@ -103,6 +114,15 @@ mlir::func::FuncOp getMatrixTileFunction(mlir::ModuleOp module,
 // Convolutions
 //===----------------------------------------------------------------------===//
 
+/// What a product multiplies.
+enum class Factors {
+  /// f32 by f32, summed in f32.
+  Floats,
+  /// Signed by unsigned bytes, summed in i32, four at a time: the inputs k of
+  /// the signed factor are padded with zeros to a multiple of four.
+  Bytes
+};
+
 /// What the sums of a convolution start with: zero, one number of the bias for
 /// each channel, or what is in the result.
 enum class ConvolutionStart { Zero, Bias, Result };
@@ -120,11 +140,13 @@ enum class ConvolutionStart { Zero, Bias, Result };
 ///  bias: f32 buffer, first number of the bias: index,
 ///  y: matrix f32 [channels, rows · width], pass, tile: index)
 ///
-/// Computes 64 positions of the output for the channels of one pass.
+/// Computes 64 positions of the output for the channels of one pass. With
+/// bytes, w is i8, x holds unsigned bytes, y is i32, and there is no bias.
 mlir::func::FuncOp getConvolutionTileFunction(mlir::ModuleOp module,
                                               const KernelTarget &target,
                                               int64_t stride,
-                                              ConvolutionStart start);
+                                              ConvolutionStart start,
+                                              Factors factors);
 /// Channels of a pass.
 int64_t getConvolutionPassChannels();
 

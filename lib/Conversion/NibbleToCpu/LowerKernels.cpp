@@ -96,7 +96,8 @@ static Value castTo(KernelBuilder &kernel, Value buffer, MemRefType type) {
 
 Value LowerKernels::getContiguous(KernelBuilder &kernel, Value matrix) {
   auto type = cast<MemRefType>(matrix.getType());
-  MemRefType wanted = kernel.matrix(kernel.f32(), /*contiguousRows=*/true);
+  MemRefType wanted =
+      kernel.matrix(type.getElementType(), /*contiguousRows=*/true);
   if (isContiguous(type, 1))
     return castTo(kernel, matrix, wanted);
   Values sizes;
@@ -138,13 +139,23 @@ void LowerKernels::lowerInteger(PackedMatmulOp op, KernelBuilder &kernel,
   Value scales = allocate(grid, kernel.f32());
   Value sums = allocate(grid, kernel.i32());
 
-  func::FuncOp quantize = getQuantizeRowsFunction(module, machine);
+  std::optional<APFloat> scale = op.getActivationScale();
+  func::FuncOp quantize = scale ? getArrangeRowsFunction(module, machine)
+                                : getQuantizeRowsFunction(module, machine);
   Value passes = kernel.divideUp(rows, kRowsPerPass);
   Value numbers = kernel.mul(rows, panel.K);
   buildParallel(kernel, passes, numbers, [&](ValueRange indices) {
-    call(kernel, quantize,
-         {x, codes, scales, sums, kernel.index(panel.group),
-          kernel.index(block), kernel.mul(indices[0], kRowsPerPass)});
+    Values args{x,
+                codes,
+                scales,
+                sums,
+                kernel.index(panel.group),
+                kernel.index(block),
+                kernel.mul(indices[0], kRowsPerPass)};
+    if (scale)
+      args.push_back(
+          arith::ConstantOp::create(builder, loc, op.getActivationScaleAttr()));
+    call(kernel, quantize, args);
   });
 
   func::FuncOp tile =
@@ -172,10 +183,12 @@ void LowerKernels::lowerFloat(PackedMatmulOp op, KernelBuilder &kernel, Value x,
   func::FuncOp tile =
       quantized ? getDequantizedTileFunction(module, machine,
                                              getKernelFormat(type), hasBias)
-                : getFloatTileFunction(module, machine, hasBias);
+                : getFloatTileFunction(module, machine, type.getElementType(),
+                                       hasBias);
   MemRefType floats = kernel.buffer(kernel.f32());
-  Value weight = castTo(kernel, op.getWeight(),
-                        quantized ? kernel.buffer(kernel.i8()) : floats);
+  Value weight =
+      castTo(kernel, op.getWeight(),
+             kernel.buffer(quantized ? kernel.i8() : type.getElementType()));
   Value bias = hasBias ? castTo(kernel, op.getBias(), floats) : Value();
   if (!bias)
     bias = castTo(kernel,
@@ -238,7 +251,8 @@ static linalg::LinalgOp findInitialization(Value buffer, Operation *reader) {
 static bool fillsWithZero(linalg::LinalgOp writer) {
   auto fill = dyn_cast_if_present<linalg::FillOp>(writer ? writer.getOperation()
                                                          : nullptr);
-  return fill && matchPattern(fill.getInputs()[0], m_AnyZeroFloat());
+  return fill && (matchPattern(fill.getInputs()[0], m_AnyZeroFloat()) ||
+                  matchPattern(fill.getInputs()[0], m_Zero()));
 }
 
 /// The matrix of `buffer` with dimensions `rows` and `columns` at the given
@@ -424,6 +438,9 @@ public:
   /// All of a buffer without gaps, and part of it as a matrix.
   Value flatten(Value buffer);
   Value getMatrix(Value buffer, Value start, Value rows, Value columns);
+  /// The rows of a weight of bytes, padded with zeros to whole quads: its own
+  /// buffer or a new one.
+  Value getQuads(Value weight, Value rows, Value columns);
 
 private:
   using Positions = llvm::function_ref<Value(ValueRange indices)>;
@@ -519,9 +536,35 @@ Value ConvolutionCall::getMatrix(Value buffer, Value start, Value rows,
                                  Value columns) {
   OpBuilder &builder = kernel.builder;
   return memref::ReinterpretCastOp::create(
-      builder, kernel.loc, kernel.matrix(kernel.f32(), /*contiguousRows=*/true),
+      builder, kernel.loc,
+      kernel.matrix(cast<MemRefType>(buffer.getType()).getElementType(),
+                    /*contiguousRows=*/true),
       buffer, OpFoldResult(start), ArrayRef<OpFoldResult>{rows, columns},
       ArrayRef<OpFoldResult>{columns, builder.getIndexAttr(1)});
+}
+
+Value ConvolutionCall::getQuads(Value weight, Value rows, Value columns) {
+  ArrayRef<int64_t> taps = cast<MemRefType>(weight.getType())
+                               .getShape()
+                               .drop_front(convolution.leading() - 1);
+  if (llvm::none_of(taps, ShapedType::isDynamic) &&
+      ShapedType::getNumElements(taps) % 4 == 0)
+    return weight;
+  Value padded = kernel.mul(kernel.divideUp(columns, 4), 4);
+  Value size = kernel.mul(rows, padded);
+  Value quads = memref::AllocOp::create(kernel.builder, kernel.loc,
+                                        kernel.buffer(kernel.i8()), size);
+  Value bytes = flatten(weight), zero = kernel.zero(kernel.i8());
+  kernel.loop(kernel.index(0), rows, 1, [&](Value row) {
+    Value from = kernel.mul(row, columns), to = kernel.mul(row, padded);
+    kernel.loop(kernel.index(0), columns, 1, [&](Value k) {
+      kernel.store(kernel.load(bytes, kernel.add(from, k)), quads,
+                   kernel.add(to, k));
+    });
+    kernel.loop(columns, padded, 1,
+                [&](Value k) { kernel.store(zero, quads, kernel.add(to, k)); });
+  });
+  return quads;
 }
 
 LogicalResult LowerKernels::lowerConvolution(linalg::GenericOp op) {
@@ -548,14 +591,13 @@ LogicalResult LowerKernels::lowerConvolution(linalg::GenericOp op) {
     if (start != ConvolutionStart::Result)
       writer->erase();
   }
-  MemRefType floats = kernel.buffer(kernel.f32());
-  bias =
-      bias
-          ? call.flatten(bias)
-          : castTo(kernel,
-                   memref::AllocaOp::create(builder, kernel.loc,
-                                            MemRefType::get({1}, kernel.f32())),
-                   floats);
+  Factors factors = convolution->hasBytes ? Factors::Bytes : Factors::Floats;
+  Type sum = cast<MemRefType>(buffers[2].getType()).getElementType();
+  bias = bias ? call.flatten(bias)
+              : castTo(kernel,
+                       memref::AllocaOp::create(builder, kernel.loc,
+                                                MemRefType::get({1}, sum)),
+                       kernel.buffer(sum));
 
   Value x = call.flatten(buffers[0]);
   Value taps = call.buildTaps(), rows = call.buildRows();
@@ -571,13 +613,20 @@ LogicalResult LowerKernels::lowerConvolution(linalg::GenericOp op) {
   constexpr int64_t fewChannels = 2;
   int64_t knownChannels =
       cast<MemRefType>(buffers[1].getType()).getDimSize(leading - 2);
-  bool direct =
-      !ShapedType::isDynamic(knownChannels) && knownChannels <= fewChannels;
+  bool direct = !convolution->hasBytes &&
+                !ShapedType::isDynamic(knownChannels) &&
+                knownChannels <= fewChannels;
   auto module = op->getParentOfType<ModuleOp>();
   int64_t stride = convolution->strides.back();
   func::FuncOp function =
-      direct ? getDirectConvolutionFunction(module, machine, stride, start)
-             : getConvolutionTileFunction(module, machine, stride, start);
+      direct
+          ? getDirectConvolutionFunction(module, machine, stride, start)
+          : getConvolutionTileFunction(module, machine, stride, start, factors);
+  Value weight = buffers[1], columns = depth;
+  if (convolution->hasBytes) {
+    weight = call.getQuads(weight, kernel.mul(groups, channels), depth);
+    columns = kernel.mul(kernel.divideUp(depth, 4), 4);
+  }
   Values counts{batch, groups};
   if (direct)
     counts.push_back(channels);
@@ -588,8 +637,8 @@ LogicalResult LowerKernels::lowerConvolution(linalg::GenericOp op) {
     Value item = kernel.add(kernel.mul(indices[0], groups), indices[1]);
     Value firstChannel = kernel.mul(indices[1], channels);
     Values args{
-        call.getMatrix(buffers[1], kernel.mul(firstChannel, depth), channels,
-                       depth),
+        call.getMatrix(weight, kernel.mul(firstChannel, columns), channels,
+                       columns),
         x,
         kernel.mul(item, inputs),
         taps,
@@ -605,6 +654,8 @@ LogicalResult LowerKernels::lowerConvolution(linalg::GenericOp op) {
   });
   for (Value table : {taps, rows})
     memref::DeallocOp::create(builder, kernel.loc, table);
+  if (weight != buffers[1])
+    memref::DeallocOp::create(builder, kernel.loc, weight);
   op.erase();
   ++numKernels;
   return success();

@@ -157,6 +157,222 @@ Value DotBuilder::build(DotStep step) {
   return {};
 }
 
+//===----------------------------------------------------------------------===//
+// Tables
+//===----------------------------------------------------------------------===//
+
+namespace {
+/// Emits one nibble.lookup.
+class LookupBuilder {
+public:
+  LookupBuilder(OpBuilder &builder, LookupOp op)
+      : builder(builder), loc(op.getLoc()), table(op.getTable()),
+        indices(op.getIndices()), type(cast<VectorType>(op.getType())) {}
+
+  Value build(const TargetRow &row);
+
+private:
+  /// A comparison for each entry.
+  Value spellOut();
+  /// Shuffles of bytes in each part of 16, which all get the table.
+  Value shuffleBytes(StringRef intrinsic);
+  Value shuffleFloats();
+
+  Value call(StringRef intrinsic, ValueRange arguments) {
+    return LLVM::CallIntrinsicOp::create(
+               builder, loc, type, builder.getStringAttr(intrinsic), arguments)
+        .getResult(0);
+  }
+  /// The table's entries from `first` on, again from there after `period`.
+  Value spread(int64_t first, int64_t period) {
+    SmallVector<int64_t> places;
+    for (int64_t i = 0; i < type.getDimSize(0); ++i)
+      places.push_back(first + i % period);
+    return vector::ShuffleOp::create(builder, loc, table, table, places);
+  }
+  Value splatIndex(int64_t value) {
+    auto indexType = cast<VectorType>(indices.getType());
+    return arith::ConstantOp::create(
+        builder, loc,
+        DenseElementsAttr::get(
+            indexType,
+            builder.getIntegerAttr(indexType.getElementType(), value)));
+  }
+
+  OpBuilder &builder;
+  Location loc;
+  Value table, indices;
+  VectorType type;
+};
+} // namespace
+
+Value LookupBuilder::spellOut() {
+  auto getEntry = [&](int64_t i) -> Value {
+    Value entry = vector::ExtractOp::create(builder, loc, table, i);
+    return vector::BroadcastOp::create(builder, loc, type, entry);
+  };
+  int64_t last = cast<VectorType>(table.getType()).getDimSize(0) - 1;
+  Value result = getEntry(last);
+  for (int64_t i = 0; i < last; ++i) {
+    Value isEntry = arith::CmpIOp::create(
+        builder, loc, arith::CmpIPredicate::eq, indices, splatIndex(i));
+    result =
+        arith::SelectOp::create(builder, loc, isEntry, getEntry(i), result);
+  }
+  return result;
+}
+
+Value LookupBuilder::shuffleBytes(StringRef intrinsic) {
+  return call(intrinsic, {spread(0, 16), indices});
+}
+
+Value LookupBuilder::shuffleFloats() {
+  if (type.getDimSize(0) == 16)
+    return call("llvm.x86.avx512.permvar.sf.512", {table, indices});
+  // Only the low three bits of an index count.
+  Value low = call("llvm.x86.avx2.permps", {spread(0, 8), indices});
+  Value high = call("llvm.x86.avx2.permps", {spread(8, 8), indices});
+  Value isHigh = arith::CmpIOp::create(builder, loc, arith::CmpIPredicate::sgt,
+                                       indices, splatIndex(7));
+  return arith::SelectOp::create(builder, loc, isHigh, high, low);
+}
+
+Value LookupBuilder::build(const TargetRow &row) {
+  int64_t lanes = type.getDimSize(0);
+  bool isArm = row.triple.starts_with("aarch64");
+  int64_t width = lanes * type.getElementTypeBitWidth();
+  if (type.getElementType().isF32())
+    return row.vectorBits >= 256 && width == row.vectorBits ? shuffleFloats()
+                                                            : spellOut();
+  if (isArm && lanes == 16)
+    return call("llvm.aarch64.neon.tbl1.v16i8", {table, indices});
+  if (row.vectorBits == 512 && lanes == 64)
+    return shuffleBytes("llvm.x86.avx512.pshuf.b.512");
+  if (row.vectorBits >= 256 && lanes == 32)
+    return shuffleBytes("llvm.x86.avx2.pshuf.b");
+  return spellOut();
+}
+
+//===----------------------------------------------------------------------===//
+// Half precision
+//===----------------------------------------------------------------------===//
+
+namespace {
+/// Converts between f16 and f32 by integers: without an instruction for it,
+/// LLVM calls functions that a C library need not have.
+class HalfBuilder {
+public:
+  HalfBuilder(OpBuilder &builder, Location loc, Type shape)
+      : builder(builder), loc(loc), shape(shape) {}
+
+  Value widen(Value half);
+  /// Half to even.
+  Value narrow(Value number);
+
+private:
+  Type like(Type element) {
+    auto vector = dyn_cast<VectorType>(shape);
+    return vector ? vector.clone(element) : element;
+  }
+  Value constant(uint32_t bits) {
+    Type type = like(builder.getI32Type());
+    auto value = builder.getI32IntegerAttr(static_cast<int32_t>(bits));
+    if (auto vector = dyn_cast<VectorType>(type))
+      return arith::ConstantOp::create(builder, loc,
+                                       DenseElementsAttr::get(vector, value));
+    return arith::ConstantOp::create(builder, loc, value);
+  }
+  template <typename Op> Value apply(Value a, Value b) {
+    return Op::create(builder, loc, a, b);
+  }
+  Value asFloat(Value bits) {
+    return arith::BitcastOp::create(builder, loc, like(builder.getF32Type()),
+                                    bits);
+  }
+  Value asBits(Value number) {
+    return arith::BitcastOp::create(builder, loc, like(builder.getI32Type()),
+                                    number);
+  }
+  Value select(arith::CmpIPredicate predicate, Value a, Value b, Value yes,
+               Value no) {
+    Value condition = arith::CmpIOp::create(builder, loc, predicate, a, b);
+    return arith::SelectOp::create(builder, loc, condition, yes, no);
+  }
+
+  OpBuilder &builder;
+  Location loc;
+  Type shape;
+};
+} // namespace
+
+Value HalfBuilder::widen(Value half) {
+  Value bits =
+      arith::BitcastOp::create(builder, loc, like(builder.getI16Type()), half);
+  bits = arith::ExtUIOp::create(builder, loc, like(builder.getI32Type()), bits);
+  Value magnitude = apply<arith::ShLIOp>(
+      apply<arith::AndIOp>(bits, constant(0x7fff)), constant(13));
+  // The exponents' biases differ by 112; denormals become normal.
+  Value scaled = asBits(
+      apply<arith::MulFOp>(asFloat(magnitude), asFloat(constant(0x77800000))));
+  Value infinite = apply<arith::OrIOp>(magnitude, constant(0x7f800000));
+  Value result = select(arith::CmpIPredicate::uge, magnitude,
+                        constant(0x7c00 << 13), infinite, scaled);
+  Value sign = apply<arith::ShLIOp>(
+      apply<arith::AndIOp>(bits, constant(0x8000)), constant(16));
+  return asFloat(apply<arith::OrIOp>(result, sign));
+}
+
+Value HalfBuilder::narrow(Value number) {
+  Value bits = asBits(number);
+  Value magnitude = apply<arith::AndIOp>(bits, constant(0x7fffffff));
+  // A sum with 0.5 rounds to the last place of f16's denormals.
+  Value small = apply<arith::SubIOp>(
+      asBits(apply<arith::AddFOp>(asFloat(magnitude),
+                                  asFloat(constant(0x3f000000)))),
+      constant(0x3f000000));
+  Value isOdd = apply<arith::AndIOp>(
+      apply<arith::ShRUIOp>(magnitude, constant(13)), constant(1));
+  Value rounded = apply<arith::AddIOp>(
+      apply<arith::AddIOp>(magnitude, constant(0xc8000fff)), isOdd);
+  Value normal = apply<arith::ShRUIOp>(rounded, constant(13));
+  Value result = select(arith::CmpIPredicate::ult, magnitude,
+                        constant(0x38800000), small, normal);
+  Value special =
+      select(arith::CmpIPredicate::ugt, magnitude, constant(0x7f800000),
+             constant(0x7e00), constant(0x7c00));
+  result = select(arith::CmpIPredicate::uge, magnitude, constant(0x47800000),
+                  special, result);
+  Value sign = apply<arith::AndIOp>(apply<arith::ShRUIOp>(bits, constant(16)),
+                                    constant(0x8000));
+  result = apply<arith::OrIOp>(result, sign);
+  Value half =
+      arith::TruncIOp::create(builder, loc, like(builder.getI16Type()), result);
+  return arith::BitcastOp::create(builder, loc, like(builder.getF16Type()),
+                                  half);
+}
+
+/// Spells out a conversion between f16 and f32; null for another one.
+static Value spellOutHalf(Operation *op) {
+  OpBuilder builder(op);
+  auto isOf = [](Value value, bool half) {
+    Type type = getElementTypeOrSelf(value);
+    return half ? type.isF16() : type.isF32();
+  };
+  if (op->getNumOperands() != 1)
+    return {};
+  Value input = op->getOperand(0), output = op->getResult(0);
+  HalfBuilder half(builder, op->getLoc(), output.getType());
+  if (isa<arith::ExtFOp>(op) && isOf(input, true) && isOf(output, false))
+    return half.widen(input);
+  auto narrowing = dyn_cast<arith::TruncFOp>(op);
+  bool isNearest = narrowing && narrowing.getRoundingmode().value_or(
+                                    arith::RoundingMode::to_nearest_even) ==
+                                    arith::RoundingMode::to_nearest_even;
+  return isNearest && isOf(input, false) && isOf(output, true)
+             ? half.narrow(input)
+             : Value();
+}
+
 /// arith.maximumf would be spelled out in comparisons, in which LLVM sees no
 /// reduction to vectorize.
 static void lowerExtremum(Operation *op) {
@@ -186,6 +402,9 @@ struct LowerMicroOps : nibble::impl::LowerMicroOpsBase<LowerMicroOps> {
     }
     // Without the instruction, llvm.fma is a call for each lane.
     bool hasFma = row->vectorBits > 128 || row->numVectorRegisters == 32;
+    // Conversions of f16 are part of AArch64 and come with AVX2's processors.
+    bool hasHalves =
+        row->triple.starts_with("aarch64") || row->vectorBits > 128;
     getOperation()->walk([&](Operation *op) {
       OpBuilder builder(op);
       if (auto dot = dyn_cast<Dot4Op>(op)) {
@@ -195,6 +414,10 @@ struct LowerMicroOps : nibble::impl::LowerMicroOpsBase<LowerMicroOps> {
         dot.replaceAllUsesWith(sum);
         dot.erase();
         ++numDots;
+      } else if (auto lookup = dyn_cast<LookupOp>(op)) {
+        lookup.replaceAllUsesWith(LookupBuilder(builder, lookup).build(*row));
+        lookup.erase();
+        ++numLookups;
       } else if (auto fma = dyn_cast<math::FmaOp>(op); fma && !hasFma) {
         Value product = arith::MulFOp::create(builder, fma.getLoc(), fma.getA(),
                                               fma.getB());
@@ -204,6 +427,11 @@ struct LowerMicroOps : nibble::impl::LowerMicroOpsBase<LowerMicroOps> {
         fma.erase();
       } else if (isa<arith::MaximumFOp, arith::MinimumFOp>(op)) {
         lowerExtremum(op);
+      } else if (!hasHalves && isa<arith::ExtFOp, arith::TruncFOp>(op)) {
+        if (Value converted = spellOutHalf(op)) {
+          op->getResult(0).replaceAllUsesWith(converted);
+          op->erase();
+        }
       }
     });
   }

@@ -4,7 +4,9 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "ConstantData.h"
 #include "Contraction.h"
+#include "StaticCodes.h"
 
 #include "nibble/Conversion/Passes.h"
 #include "nibble/Dialect/Nibble/IR/NibbleOps.h"
@@ -38,18 +40,6 @@ struct ConstantMatrix {
 };
 } // namespace
 
-/// The constant behind casts of its type.
-static ElementsAttr getConstant(Value value) {
-  while (auto cast = value.getDefiningOp<UnrealizedConversionCastOp>()) {
-    if (cast.getInputs().size() != 1)
-      return {};
-    value = cast.getInputs()[0];
-  }
-  ElementsAttr result;
-  matchPattern(value, m_Constant(&result));
-  return result;
-}
-
 static std::optional<ConstantMatrix> getConstantMatrix(Value value) {
   ConstantMatrix result;
   while (auto transpose = value.getDefiningOp<linalg::TransposeOp>()) {
@@ -63,42 +53,10 @@ static std::optional<ConstantMatrix> getConstantMatrix(Value value) {
     return result.quantized ? std::optional(result) : std::nullopt;
   }
   result.value = getConstant(value);
-  if (!result.value || result.value.getShapedType().getRank() != 2)
+  if (!result.value || result.value.getShapedType().getRank() != 2 ||
+      !isa<Float32Type, Float16Type, BFloat16Type>(
+          result.value.getElementType()))
     return std::nullopt;
-  return result;
-}
-
-/// The bytes of a constant, one element after the other; `storage` holds them
-/// where the attribute does not.
-static ArrayRef<char> getBytes(ElementsAttr value, std::vector<char> &storage) {
-  if (auto resource = dyn_cast<DenseResourceElementsAttr>(value)) {
-    AsmResourceBlob *blob = resource.getRawHandle().getBlob();
-    return blob ? blob->getData() : ArrayRef<char>();
-  }
-  auto dense = dyn_cast<DenseElementsAttr>(value);
-  if (!dense)
-    return {};
-  ArrayRef<char> raw = dense.getRawData();
-  if (!dense.isSplat())
-    return raw;
-  for (int64_t i = 0; i < dense.getNumElements(); ++i)
-    storage.insert(storage.end(), raw.begin(), raw.end());
-  return storage;
-}
-
-/// f32 numbers of a constant of floats; empty for other elements.
-static std::vector<float> getFloats(ElementsAttr value) {
-  std::vector<char> storage;
-  ArrayRef<char> bytes = getBytes(value, storage);
-  Type type = value.getElementType();
-  FloatFormat format = type.isF32()   ? FloatFormat::F32
-                       : type.isF16() ? FloatFormat::F16
-                                      : FloatFormat::BF16;
-  if (!isa<Float32Type, Float16Type, BFloat16Type>(type) ||
-      bytes.size() != value.getNumElements() * codeBytes(format))
-    return {};
-  std::vector<float> result(value.getNumElements());
-  decodeArray(format, bytes.data(), result.size(), result.data());
   return result;
 }
 
@@ -133,8 +91,9 @@ struct WeightParts {
 
 /// Inputs of a packed group; 0 where there is none that kernels take.
 static int64_t chooseGroup(int64_t extent, int64_t K, PanelFormat format) {
-  constexpr int64_t usual = 128;
-  int64_t multiple = format.groupMultiple();
+  // Rows of activations are quantized 16 inputs at a time.
+  constexpr int64_t usual = 128, together = 16;
+  int64_t multiple = std::max<int64_t>(format.groupMultiple(), together);
   if (extent == QuantizedAttr::kWholeExtent || extent >= K)
     return K >= usual ? usual : llvm::alignTo(K, multiple);
   if (extent > usual && extent % usual == 0)
@@ -148,16 +107,15 @@ static RankedTensorType getPanelType(RankedTensorType type, bool transposed,
   QuantizedAttr encoding = getQuantization(type);
   if (encoding.getFlat() || encoding.hasOutliers() ||
       encoding.hasNestedScale() || encoding.hasNestedZero() ||
-      encoding.hasLayout() || !encoding.getStorage().isInteger() ||
+      encoding.hasLayout() || getPanelBits(encoding.getStorage()) == 0 ||
       type.getRank() != 2 || !type.hasStaticShape())
     return {};
   int64_t K = type.getDimSize(transposed ? 1 : 0);
   int64_t N = type.getDimSize(transposed ? 0 : 1);
   PanelFormat format;
-  unsigned width = encoding.getStorage().getCodeType().getIntOrFloatBitWidth();
-  format.bits = width <= 4 ? width : 8;
+  format.bits = getPanelBits(encoding.getStorage());
   int64_t extent = encoding.getBlock()[transposed ? 1 : 0];
-  int64_t group = width > 8 ? 0 : chooseGroup(extent, K, format);
+  int64_t group = chooseGroup(extent, K, format);
   if (group == 0)
     return {};
   MLIRContext *context = type.getContext();
@@ -280,11 +238,37 @@ private:
   std::optional<PackedWeight> packQuantized(AssembleOp op, bool transposed);
   /// The product of activations of any rank with a packed weight.
   Value createProduct(OpBuilder &builder, Location loc, Value activations,
-                      const PackedWeight &weight, Value bias, Type compute);
+                      const PackedWeight &weight, Value bias, Type compute,
+                      FloatAttr activationScale = {});
+  bool convertCodes(MatmulOp op, AssembleOp weight);
 
   std::map<std::pair<const void *, bool>, PackedWeight> packed;
 };
 } // namespace
+
+/// The panels of a constant matrix [K, N] of floats that `T` holds.
+template <typename T>
+static Value createPanels(OpBuilder &builder, Location loc,
+                          const ConstantMatrix &matrix, RankedTensorType type) {
+  int64_t K = type.getDimSize(0), N = type.getDimSize(1);
+  std::vector<char> storage;
+  ArrayRef<char> bytes = getBytes(matrix.value, storage);
+  // Bytes of a file need not be aligned.
+  std::vector<T> aligned;
+  const T *values = reinterpret_cast<const T *>(bytes.data());
+  if (reinterpret_cast<uintptr_t>(values) % alignof(T) != 0) {
+    aligned.resize(bytes.size() / sizeof(T));
+    std::memcpy(aligned.data(), bytes.data(), bytes.size());
+    values = aligned.data();
+  }
+  constexpr int64_t columns = PanelFormat::kColumns;
+  return createPacked<T>(
+      builder, loc, type.getElementType(),
+      llvm::divideCeil(N, columns) * columns * K, [&](T *out) {
+        packFloatPanels(K, N, values, matrix.transposed ? 1 : N,
+                        matrix.transposed ? K : 1, out);
+      });
+}
 
 PackedWeight PackWeights::packFloats(const ConstantMatrix &matrix,
                                      Operation *reader) {
@@ -295,27 +279,16 @@ PackedWeight PackWeights::packFloats(const ConstantMatrix &matrix,
   ShapedType type = matrix.value.getShapedType();
   int64_t K = type.getDimSize(matrix.transposed ? 1 : 0);
   int64_t N = type.getDimSize(matrix.transposed ? 0 : 1);
-  std::vector<char> storage;
-  ArrayRef<char> bytes = getBytes(matrix.value, storage);
-  // Bytes of a file need not be aligned.
-  std::vector<float> aligned;
-  const float *values = reinterpret_cast<const float *>(bytes.data());
-  if (reinterpret_cast<uintptr_t>(values) % alignof(float) != 0) {
-    aligned.resize(bytes.size() / sizeof(float));
-    std::memcpy(aligned.data(), bytes.data(), bytes.size());
-    values = aligned.data();
-  }
+  Type element = type.getElementType();
   auto function = reader->getParentOfType<FunctionOpInterface>();
   OpBuilder builder(&function.getFunctionBody().front(),
                     function.getFunctionBody().front().begin());
-  constexpr int64_t columns = PanelFormat::kColumns;
-  result.type = RankedTensorType::get({K, N}, builder.getF32Type());
-  result.value = createPacked<float>(
-      builder, reader->getLoc(), builder.getF32Type(),
-      llvm::divideCeil(N, columns) * columns * K, [&](float *out) {
-        packFloatPanels(K, N, values, matrix.transposed ? 1 : N,
-                        matrix.transposed ? K : 1, out);
-      });
+  result.type = RankedTensorType::get({K, N}, element);
+  result.value =
+      element.isF32()
+          ? createPanels<float>(builder, reader->getLoc(), matrix, result.type)
+          : createPanels<uint16_t>(builder, reader->getLoc(), matrix,
+                                   result.type);
   ++numWeights;
   return result;
 }
@@ -351,7 +324,8 @@ static SmallVector<ReassociationIndices> getRowsReassociation(int64_t rank) {
 
 Value PackWeights::createProduct(OpBuilder &builder, Location loc,
                                  Value activations, const PackedWeight &weight,
-                                 Value bias, Type compute) {
+                                 Value bias, Type compute,
+                                 FloatAttr activationScale) {
   auto type = cast<RankedTensorType>(activations.getType());
   if (isQuantized(weight.type)) {
     if (this->compute == "i8")
@@ -375,7 +349,8 @@ Value PackWeights::createProduct(OpBuilder &builder, Location loc,
       tensor::EmptyOp::create(builder, loc, size, builder.getF32Type());
   Value result =
       PackedMatmulOp::create(builder, loc, TypeRange{empty.getType()}, matrix,
-                             weight.value, bias, empty, weight.type, compute)
+                             weight.value, bias, empty, weight.type, compute,
+                             activationScale)
           .getResult(0);
   if (rank == 2)
     return result;
@@ -394,14 +369,66 @@ Value PackWeights::createProduct(OpBuilder &builder, Location loc,
                                        getRowsReassociation(rank), sizes);
 }
 
+static Value buildWidened(OpBuilder &builder, Location loc, Value tensor) {
+  auto type = cast<RankedTensorType>(tensor.getType());
+  Type f32 = builder.getF32Type();
+  Value empty = tensor::EmptyOp::create(
+      builder, loc, tensor::getMixedSizes(builder, loc, tensor), f32);
+  SmallVector<AffineMap> maps(2,
+                              builder.getMultiDimIdentityMap(type.getRank()));
+  SmallVector<utils::IteratorType> loops(type.getRank(),
+                                         utils::IteratorType::parallel);
+  return linalg::GenericOp::create(
+             builder, loc, TypeRange{empty.getType()}, ValueRange{tensor},
+             ValueRange{empty}, maps, loops,
+             [&](OpBuilder &body, Location at, ValueRange args) {
+               Value wide = arith::ExtFOp::create(body, at, f32, args[0]);
+               linalg::YieldOp::create(body, at, wide);
+             })
+      .getResult(0);
+}
+
+/// Makes a product of f16 or bf16 whose sums are f32 one of f32. Returns its
+/// second factor as it was.
+static Value widenFactors(linalg::GenericOp op) {
+  Value weight = op.getNumDpsInputs() == 2 ? op.getDpsInputs()[1] : Value();
+  Block &body = op.getRegion().front();
+  if (!weight || !op.hasPureTensorSemantics() || op.getNumDpsInits() != 1 ||
+      body.getOperations().size() != 5)
+    return weight;
+  // What codes stand for is rounded to the narrow type.
+  std::optional<ConstantMatrix> matrix = getConstantMatrix(weight);
+  if (!matrix || matrix->quantized)
+    return weight;
+  SmallVector<arith::ExtFOp> casts;
+  for (BlockArgument argument : body.getArguments().take_front(2)) {
+    if (!argument.hasOneUse())
+      return weight;
+    auto cast = dyn_cast<arith::ExtFOp>(*argument.user_begin());
+    if (!cast || !cast.getType().isF32())
+      return weight;
+    casts.push_back(cast);
+  }
+  OpBuilder builder(op);
+  for (auto [operand, cast] : llvm::zip(op.getDpsInputOperands(), casts)) {
+    operand->set(buildWidened(builder, op.getLoc(), operand->get()));
+    BlockArgument argument = op.getMatchingBlockArgument(operand);
+    argument.setType(builder.getF32Type());
+    cast.getResult().replaceAllUsesWith(argument);
+    cast.erase();
+  }
+  return weight;
+}
+
 void PackWeights::convert(linalg::GenericOp op) {
+  Value constant = widenFactors(op);
   std::optional<Contraction> loops = matchContraction(op);
   if (!loops || !op.hasPureTensorSemantics() || !loops->batch.empty() ||
       loops->n.size() != 1 || loops->k.size() != 1 || loops->m.empty())
     return;
   SmallVector<AffineMap> maps = op.getIndexingMapsArray();
   std::optional<ConstantMatrix> matrix =
-      getConstantMatrix(op.getDpsInputs()[1]);
+      constant ? getConstantMatrix(constant) : std::nullopt;
   auto fill = op.getDpsInits()[0].getDefiningOp<linalg::FillOp>();
   SmallVector<unsigned> left(loops->m), right(loops->m);
   left.push_back(loops->k[0]);
@@ -432,9 +459,62 @@ void PackWeights::convert(linalg::GenericOp op) {
   op.erase();
 }
 
+/// −s · z · Σ_k weight[k, n] for each n: what the zero point of activations
+/// s · (q − z) adds to a product of their codes.
+static Value buildZeroPointBias(OpBuilder &builder, Location loc,
+                                const StaticCodes &codes,
+                                const SignedWeight &weight, bool transposed) {
+  size_t N = weight.scales.size(), K = weight.values.size() / N;
+  std::vector<float> bias(N);
+  for (size_t n = 0; n < N; ++n) {
+    int64_t sum = 0;
+    for (size_t k = 0; k < K; ++k)
+      sum += weight.values[transposed ? n * K + k : k * N + n];
+    double zero = static_cast<double>(-codes.zero) * codes.scale;
+    bias[n] =
+        static_cast<float>(zero * weight.scales[n] * static_cast<double>(sum));
+  }
+  auto type =
+      RankedTensorType::get({static_cast<int64_t>(N)}, builder.getF32Type());
+  return arith::ConstantOp::create(
+      builder, loc, DenseElementsAttr::get(type, ArrayRef<float>(bias)));
+}
+
+/// Activations that are quantized with constants are multiplied as they are.
+bool PackWeights::convertCodes(MatmulOp op, AssembleOp assemble) {
+  Value activations = op.getActivations();
+  if (auto dequantize = activations.getDefiningOp<DequantizeOp>())
+    activations = dequantize.getInput();
+  auto type = cast<RankedTensorType>(activations.getType());
+  bool transposed = op.getTransposeWeight();
+  std::optional<StaticCodes> codes = matchStaticCodes(activations);
+  std::optional<SignedWeight> constant =
+      matchSignedWeight(assemble, transposed ? 0 : 1);
+  if (!codes || !constant || op.getBias() || compute == "f32" ||
+      type.getRank() < 2)
+    return false;
+  std::optional<PackedWeight> weight = packQuantized(assemble, transposed);
+  if (!weight)
+    return false;
+  OpBuilder builder(op);
+  Location loc = op.getLoc();
+  Value bytes = buildCodes(builder, loc, *codes, /*asSigned=*/true);
+  Value bias;
+  if (codes->zero != 0)
+    bias = buildZeroPointBias(builder, loc, *codes, *constant, transposed);
+  Value product =
+      createProduct(builder, loc, bytes, *weight, bias, builder.getI8Type(),
+                    builder.getF32FloatAttr(codes->scale));
+  op.getResult().replaceAllUsesWith(product);
+  op.erase();
+  return true;
+}
+
 void PackWeights::convert(MatmulOp op) {
   auto assemble = op.getWeight().getDefiningOp<AssembleOp>();
   auto type = dyn_cast<RankedTensorType>(op.getActivations().getType());
+  if (assemble && type && convertCodes(op, assemble))
+    return;
   if (!assemble || isQuantized(type) || !type.getElementType().isF32() ||
       type.getRank() < 2 || op.getComputeType().isF16() ||
       op.getComputeType().isBF16())

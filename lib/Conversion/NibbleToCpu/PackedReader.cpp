@@ -6,24 +6,47 @@
 
 #include "PackedReader.h"
 
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/xxhash.h"
+
 using namespace mlir;
 using namespace nibble;
 
 static constexpr int64_t kColumns = PanelFormat::kColumns;
 /// Bytes of a quad of all columns.
 static constexpr int64_t kQuadBytes = 4 * kColumns;
+/// Entries of the table of nibble.lookup.
+static constexpr int64_t kTableSize = 16;
 
 WeightKernelFormat nibble::getKernelFormat(RankedTensorType weightType) {
   WeightKernelFormat format;
   format.panel = *getPanelFormat(weightType);
   StorageAttr storage = getQuantization(weightType).getStorage();
+  if (storage.isCodeBook()) {
+    format.codeBook = storage;
+    return format;
+  }
   // Signed codes are packed with their least one at 0.
   if (!format.panel.hasZeros)
     format.zero = -storage.getMinimumCode();
   return format;
 }
 
+/// "nf4", or a number that stands for the entries.
+static std::string getCodeBookName(StorageAttr codeBook) {
+  if (codeBook.getKind() != CodeKind::CodeBook)
+    return codeBook.getKind() == CodeKind::NF4 ? "nf4" : "fp4";
+  SmallVector<float> values = getCodeBookValues(codeBook);
+  ArrayRef<uint8_t> bytes(reinterpret_cast<const uint8_t *>(values.data()),
+                          values.size() * sizeof(float));
+  return "book" + llvm::utohexstr(llvm::xxh3_64bits(bytes), /*LowerCase=*/true);
+}
+
 std::string WeightKernelFormat::getName() const {
+  if (codeBook)
+    return (getCodeBookName(codeBook) + "g" + Twine(panel.group) +
+            (panel.scaleBytes == 2 ? "_f16" : "_f32"))
+        .str();
   return ("w" + Twine(panel.bits) + "g" + Twine(panel.group) +
           (panel.scaleBytes == 2 ? "_f16" : "_f32") +
           (panel.hasZeros ? Twine("_zeros") : "_zero" + Twine(zero)))
@@ -37,10 +60,10 @@ PackedReader::PackedReader(KernelBuilder &kernel, const KernelTarget &target,
       floatType(kernel.vector(lanes, kernel.f32())),
       byteType(kernel.vector(4 * lanes, kernel.i8())) {}
 
-Value PackedReader::loadScales(Value groupStart, int64_t vector) {
+Value PackedReader::loadScales(Value groupStart, Value column) {
   const PanelFormat &panel = format.panel;
-  Value position = kernel.add(
-      groupStart, panel.codeBytes() + vector * lanes * panel.scaleBytes);
+  Value position = kernel.add(kernel.add(groupStart, panel.codeBytes()),
+                              kernel.mul(column, panel.scaleBytes));
   Value bytes = kernel.loadVector(
       weight, position, kernel.vector(lanes * panel.scaleBytes, kernel.i8()));
   if (panel.scaleBytes == 4)
@@ -50,11 +73,10 @@ Value PackedReader::loadScales(Value groupStart, int64_t vector) {
   return arith::ExtFOp::create(kernel.builder, kernel.loc, floatType, halves);
 }
 
-Value PackedReader::loadZeros(Value groupStart, int64_t vector) {
+Value PackedReader::loadZeros(Value groupStart, Value column) {
   const PanelFormat &panel = format.panel;
-  Value position =
-      kernel.add(groupStart, panel.codeBytes() + kColumns * panel.scaleBytes +
-                                 vector * lanes);
+  int64_t scalesEnd = panel.codeBytes() + kColumns * panel.scaleBytes;
+  Value position = kernel.add(kernel.add(groupStart, scalesEnd), column);
   Value bytes =
       kernel.loadVector(weight, position, kernel.vector(lanes, kernel.i8()));
   return arith::ExtUIOp::create(kernel.builder, kernel.loc, sumType, bytes);
@@ -99,11 +121,40 @@ Values PackedReader::unpack(ArrayRef<Value> step) {
   return quads;
 }
 
-Values PackedReader::unpackStep(Value step, int64_t vector) {
+Values PackedReader::unpackStep(Value step, Value column) {
+  Value first = kernel.add(step, kernel.mul(column, 4));
   Values rowsOfStep;
   for (size_t row = 0; row < format.panel.stepBytes() / kQuadBytes; ++row)
     rowsOfStep.push_back(kernel.loadVector(
-        weight, kernel.add(step, row * kQuadBytes + vector * 4 * lanes),
-        byteType));
+        weight, kernel.add(first, row * kQuadBytes), byteType));
   return unpack(rowsOfStep);
+}
+
+Values PackedReader::unpackIntegers(Value step, Value column) {
+  Values quads = unpackStep(step, column);
+  if (!format.codeBook)
+    return quads;
+  OpBuilder &builder = kernel.builder;
+  SmallVector<int8_t> table(kTableSize);
+  for (auto [entry, value] :
+       llvm::zip(table, getIntegerCodeBook(format.codeBook).values))
+    entry = static_cast<int8_t>(value ^ -128);
+  Value entries = arith::ConstantOp::create(
+      builder, kernel.loc,
+      DenseElementsAttr::get(kernel.vector(kTableSize, kernel.i8()),
+                             ArrayRef<int8_t>(table)));
+  for (Value &quad : quads)
+    quad = LookupOp::create(builder, kernel.loc, byteType, entries, quad);
+  return quads;
+}
+
+Value PackedReader::lookUp(Value codes) {
+  SmallVector<float> table = getCodeBookValues(format.codeBook);
+  table.resize(kTableSize);
+  Value entries = arith::ConstantOp::create(
+      kernel.builder, kernel.loc,
+      DenseElementsAttr::get(kernel.vector(kTableSize, kernel.f32()),
+                             ArrayRef<float>(table)));
+  return LookupOp::create(kernel.builder, kernel.loc, floatType, entries,
+                          codes);
 }

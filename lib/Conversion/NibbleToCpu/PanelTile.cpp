@@ -1,4 +1,4 @@
-//===- PanelTile.cpp - One tile of a product in f32 -----------------------===//
+//===- PanelTile.cpp - One tile of a product with panels ------------------===//
 //
 // Part of the Nibble project.
 //
@@ -16,7 +16,7 @@ static constexpr int64_t kColumns = PanelFormat::kColumns;
 //===----------------------------------------------------------------------===//
 
 namespace {
-struct FloatTile {
+struct RegisterTile {
   int64_t rows;
   int64_t vectors;
 };
@@ -25,50 +25,97 @@ struct FloatTile {
 class PanelProduct {
 public:
   PanelProduct(KernelBuilder &kernel, const KernelTarget &target,
-               ValueRange arguments)
-      : kernel(kernel), target(target), x(arguments[0]), panel(arguments[1]),
-        panelStart(arguments[2]), scratch(arguments[3]), first(arguments[4]),
-        count(arguments[5]), firstK(arguments[6]), countK(arguments[7]),
-        floats(kernel.vector(target.lanes(), kernel.f32())) {}
+               Factors factors, Type element, ValueRange arguments)
+      : kernel(kernel), target(target), factors(factors), x(arguments[0]),
+        panel(arguments[1]), panelStart(arguments[2]), scratch(arguments[3]),
+        first(arguments[4]), count(arguments[5]), firstK(arguments[6]),
+        countK(arguments[7]),
+        sums(kernel.vector(target.lanes(), getSumElement(kernel, factors))),
+        depth(factors == Factors::Bytes ? 4 : 1),
+        factor(kernel.vector(depth * target.lanes(),
+                             getRowElement(kernel, factors))),
+        stored(kernel.vector(depth * target.lanes(), element)) {}
 
   void build();
 
 private:
-  void buildTile(Value row, FloatTile tile, int64_t firstVector);
+  void buildTile(Value row, RegisterTile tile, Value firstColumn);
   void buildRows(Value row, int64_t rows);
+  /// What a step takes of a row of x, in every lane.
+  Value loadRow(Value row, Value column);
+  Value loadWeights(Value position);
+  Value multiplyAdd(Value row, Value weights, Value total);
 
   KernelBuilder &kernel;
   const KernelTarget &target;
+  Factors factors;
   Value x, panel, panelStart, scratch, first, count, firstK, countK;
-  VectorType floats;
+  VectorType sums;
+  /// Inputs k of a step, and a vector of them for each column.
+  int64_t depth;
+  VectorType factor;
+  /// As a panel holds them.
+  VectorType stored;
 };
 } // namespace
 
-void PanelProduct::buildTile(Value row, FloatTile tile, int64_t firstVector) {
-  int64_t lanes = target.lanes(), firstColumn = firstVector * lanes;
+Type nibble::getRowElement(KernelBuilder &kernel, Factors factors) {
+  return factors == Factors::Bytes ? kernel.i8() : kernel.f32();
+}
+
+Type nibble::getSumElement(KernelBuilder &kernel, Factors factors) {
+  return factors == Factors::Bytes ? kernel.i32() : kernel.f32();
+}
+
+Value PanelProduct::loadRow(Value row, Value column) {
+  if (factors == Factors::Floats)
+    return kernel.broadcast(kernel.load(x, {row, column}), factor);
+  Value bytes =
+      kernel.loadVector(x, {row, column}, kernel.vector(depth, kernel.i8()));
+  Value quad = vector::ExtractOp::create(
+      kernel.builder, kernel.loc,
+      kernel.bitcast(bytes, kernel.vector(1, kernel.i32())), 0);
+  return kernel.bitcast(kernel.broadcast(quad, sums), factor);
+}
+
+Value PanelProduct::loadWeights(Value position) {
+  Value numbers = kernel.loadVector(panel, position, stored);
+  return stored == factor ? numbers
+                          : arith::ExtFOp::create(kernel.builder, kernel.loc,
+                                                  factor, numbers);
+}
+
+Value PanelProduct::multiplyAdd(Value row, Value weights, Value total) {
+  if (factors == Factors::Floats)
+    return kernel.fma(row, weights, total);
+  return Dot4Op::create(kernel.builder, kernel.loc, total, weights, row);
+}
+
+void PanelProduct::buildTile(Value row, RegisterTile tile, Value firstColumn) {
+  int64_t lanes = target.lanes();
   Value base = kernel.add(kernel.mul(row, kColumns), firstColumn);
   Values places, totals;
   for (int64_t r = 0; r < tile.rows; ++r)
     for (int64_t v = 0; v < tile.vectors; ++v) {
       places.push_back(kernel.add(base, r * kColumns + v * lanes));
-      totals.push_back(kernel.loadVector(scratch, places.back(), floats));
+      totals.push_back(kernel.loadVector(scratch, places.back(), sums));
     }
   Value sourceRow = kernel.add(first, row);
   totals = kernel.loop(
-      kernel.index(0), countK, 1, totals, [&](Value k, ValueRange carried) {
+      kernel.index(0), countK, depth, totals, [&](Value k, ValueRange carried) {
         Values current(carried), weights;
-        Value position = kernel.add(
-            panelStart, kernel.add(kernel.mul(k, kColumns), firstColumn));
+        Value position =
+            kernel.add(panelStart, kernel.add(kernel.mul(k, kColumns),
+                                              kernel.mul(firstColumn, depth)));
         for (int64_t v = 0; v < tile.vectors; ++v)
-          weights.push_back(kernel.loadVector(
-              panel, kernel.add(position, v * lanes), floats));
+          weights.push_back(
+              loadWeights(kernel.add(position, depth * v * lanes)));
         Value column = kernel.add(firstK, k);
         for (int64_t r = 0; r < tile.rows; ++r) {
-          Value number = kernel.broadcast(
-              kernel.load(x, {kernel.add(sourceRow, r), column}), floats);
+          Value number = loadRow(kernel.add(sourceRow, r), column);
           for (int64_t v = 0; v < tile.vectors; ++v) {
             Value &total = current[r * tile.vectors + v];
-            total = kernel.fma(number, weights[v], total);
+            total = multiplyAdd(number, weights[v], total);
           }
         }
         return current;
@@ -82,8 +129,10 @@ void PanelProduct::buildRows(Value row, int64_t rows) {
   int64_t wide = target.registers >= 32 ? 4 : 2;
   int64_t vectors =
       std::min(wide * (rows <= 2 ? 2 : 1), target.vectorsPerTile());
-  for (int64_t v = 0; v < target.vectorsPerTile(); v += vectors)
-    buildTile(row, {rows, vectors}, v);
+  if (vectors == target.vectorsPerTile())
+    return buildTile(row, {rows, vectors}, kernel.index(0));
+  kernel.loop(kernel.index(0), kernel.index(kColumns), vectors * target.lanes(),
+              [&](Value column) { buildTile(row, {rows, vectors}, column); });
 }
 
 void PanelProduct::build() {
@@ -102,51 +151,57 @@ void PanelProduct::build() {
 }
 
 func::FuncOp nibble::getPanelProductFunction(ModuleOp module,
-                                             const KernelTarget &target) {
+                                             const KernelTarget &target,
+                                             Factors factors, Type element) {
   OpBuilder types(module.getContext());
   KernelBuilder type(types, module.getLoc());
-  Type index = type.indexType(), floats = type.buffer(type.f32());
-  SmallVector<Type> arguments{type.matrix(type.f32(), /*contiguousRows=*/true),
-                              floats,
+  Type index = type.indexType(), row = getRowElement(type, factors);
+  if (!element)
+    element = row;
+  SmallVector<Type> arguments{type.matrix(row, /*contiguousRows=*/true),
+                              type.buffer(element),
                               index,
-                              floats,
+                              type.buffer(getSumElement(type, factors)),
                               index,
                               index,
                               index,
                               index};
-  return getOrCreateFunction(module, "nibble_f32_panel", arguments,
-                             [&](KernelBuilder &kernel, ValueRange args) {
-                               PanelProduct(kernel, target, args).build();
-                             });
+  std::string name =
+      factors == Factors::Bytes ? "nibble_i8_panel" : "nibble_f32_panel";
+  if (element != row)
+    name += element.isF16() ? "_f16" : "_bf16";
+  return getOrCreateFunction(
+      module, name, arguments, [&](KernelBuilder &kernel, ValueRange args) {
+        PanelProduct(kernel, target, factors, element, args).build();
+      });
 }
 
 //===----------------------------------------------------------------------===//
 // A tile of the result
 //===----------------------------------------------------------------------===//
 
-FloatTileBuilder::FloatTileBuilder(KernelBuilder &kernel,
+PanelTileBuilder::PanelTileBuilder(KernelBuilder &kernel,
                                    const KernelTarget &target, Value x, Value y,
-                                   Value tile)
+                                   Value tile, Factors factors)
     : kernel(kernel), x(x), y(y), lanes(target.lanes()),
-      vectors(target.vectorsPerTile()),
-      floats(kernel.vector(lanes, kernel.f32())),
+      sums(kernel.vector(lanes, getSumElement(kernel, factors))),
       firstColumn(kernel.mul(tile, kColumns)),
-      scratch(kernel.scratch(kPassRows * kColumns, kernel.f32())) {
+      scratch(kernel.scratch(kPassRows * kColumns, sums.getElementType())) {
   columns = kernel.sub(memref::DimOp::create(kernel.builder, kernel.loc, y, 1),
                        firstColumn);
 }
 
-void FloatTileBuilder::forVector(
-    int64_t vector, llvm::function_ref<void(Value)> full,
+void PanelTileBuilder::forVector(
+    Value column, llvm::function_ref<void(Value)> full,
     llvm::function_ref<void(Value, Value)> partial) {
-  Value position = kernel.add(firstColumn, vector * lanes);
-  Value left = kernel.sub(columns, kernel.index(vector * lanes));
+  Value position = kernel.add(firstColumn, column);
+  Value left = kernel.sub(columns, column);
   kernel.ifThen(
       kernel.lessEqual(kernel.index(lanes), left), [&] { full(position); },
       [&] { partial(position, kernel.mask(left, lanes)); });
 }
 
-void FloatTileBuilder::startVector(int64_t vector, Value source, Value place,
+void PanelTileBuilder::startVector(Value column, Value source, Value place,
                                    const TileStart &with) {
   bool fromResult = with.kind == TileStart::Result;
   Value buffer = fromResult ? y : with.bias;
@@ -154,57 +209,60 @@ void FloatTileBuilder::startVector(int64_t vector, Value source, Value place,
     return fromResult ? Values{source, position} : Values{position};
   };
   forVector(
-      vector,
+      column,
       [&](Value position) {
         kernel.storeVector(
-            kernel.loadVector(buffer, getIndices(position), floats), scratch,
+            kernel.loadVector(buffer, getIndices(position), sums), scratch,
             place);
       },
       [&](Value position, Value mask) {
         kernel.storeVector(
-            kernel.loadMasked(buffer, getIndices(position), floats, mask),
+            kernel.loadMasked(buffer, getIndices(position), sums, mask),
             scratch, place);
       });
 }
 
-void FloatTileBuilder::start(Value first, Value count, const TileStart &with) {
+void PanelTileBuilder::start(Value first, Value count, const TileStart &with) {
   kernel.loop(kernel.index(0), count, 1, [&](Value row) {
     Value base = kernel.mul(row, kColumns), source = kernel.add(first, row);
     Value same;
     if (with.kind == TileStart::Zero)
-      same = kernel.splat(floats, 0.0);
+      same = kernel.zero(sums);
     else if (with.kind == TileStart::Rows)
       same = kernel.broadcast(
-          kernel.load(with.bias, kernel.add(with.first, source)), floats);
-    for (int64_t v = 0; v < vectors; ++v) {
-      Value place = kernel.add(base, v * lanes);
+          kernel.load(with.bias, kernel.add(with.first, source)), sums);
+    forColumns([&](Value column) {
+      Value place = kernel.add(base, column);
       if (same)
         kernel.storeVector(same, scratch, place);
       else
-        startVector(v, source, place, with);
-    }
+        startVector(column, source, place, with);
+    });
   });
 }
 
-void FloatTileBuilder::finish(Value first, Value count) {
+void PanelTileBuilder::finish(Value first, Value count) {
   kernel.loop(kernel.index(0), count, 1, [&](Value row) {
     Value base = kernel.mul(row, kColumns), target = kernel.add(first, row);
-    for (int64_t v = 0; v < vectors; ++v) {
-      Value result =
-          kernel.loadVector(scratch, kernel.add(base, v * lanes), floats);
+    forColumns([&](Value column) {
+      Value result = kernel.loadVector(scratch, kernel.add(base, column), sums);
       forVector(
-          v,
+          column,
           [&](Value position) {
             kernel.storeVector(result, y, {target, position});
           },
           [&](Value position, Value mask) {
             kernel.storeMasked(result, y, {target, position}, mask);
           });
-    }
+    });
   });
 }
 
-void FloatTileBuilder::buildPass(Value first, func::FuncOp product,
+void PanelTileBuilder::forColumns(llvm::function_ref<void(Value)> body) {
+  kernel.loop(kernel.index(0), kernel.index(kColumns), lanes, body);
+}
+
+void PanelTileBuilder::buildPass(Value first, func::FuncOp product,
                                  int64_t depth, const TileStart &with,
                                  PanelSource source) {
   OpBuilder &builder = kernel.builder;
@@ -223,7 +281,7 @@ void FloatTileBuilder::buildPass(Value first, func::FuncOp product,
   finish(first, count);
 }
 
-void FloatTileBuilder::build(func::FuncOp product, int64_t depth,
+void PanelTileBuilder::build(func::FuncOp product, int64_t depth,
                              const TileStart &with, PanelSource source) {
   Value rows = memref::DimOp::create(kernel.builder, kernel.loc, x, 0);
   kernel.loop(kernel.index(0), rows, kPassRows, [&](Value first) {

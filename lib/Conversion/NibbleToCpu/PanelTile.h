@@ -1,11 +1,11 @@
-//===- PanelTile.h - One tile of a product in f32 ---------------*- C++ -*-===//
+//===- PanelTile.h - One tile of a product with panels ----------*- C++ -*-===//
 //
 // Part of the Nibble project.
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef NIBBLE_LIB_CONVERSION_NIBBLETOCPU_FLOATTILE_H
-#define NIBBLE_LIB_CONVERSION_NIBBLETOCPU_FLOATTILE_H
+#ifndef NIBBLE_LIB_CONVERSION_NIBBLETOCPU_PANELTILE_H
+#define NIBBLE_LIB_CONVERSION_NIBBLETOCPU_PANELTILE_H
 
 #include "Kernels.h"
 
@@ -16,11 +16,21 @@ inline constexpr int64_t kDepth = 256;
 /// Rows whose totals are in the scratch, a multiple of a tile's rows.
 inline constexpr int64_t kPassRows = 96;
 
-/// scratch[row, 64] += x[first + row, k…] · panel[k…, 64] as a function
+/// A panel holds 64 columns of some k: [k, 64], or for bytes [quad, 64, 4], a
+/// quad being four consecutive k.
+///
+/// Element types of rows and panels, and of sums.
+mlir::Type getRowElement(KernelBuilder &kernel, Factors factors);
+mlir::Type getSumElement(KernelBuilder &kernel, Factors factors);
+
+/// scratch[row, 64] += x[first + row, k…] · panel[k…, 64] as a function; a
+/// panel of f16 or bf16, `element`, is widened
 /// (x: matrix, panel: buffer, panelStart: index, scratch: buffer,
 ///  first row, rows, first k, ks: index)
 mlir::func::FuncOp getPanelProductFunction(mlir::ModuleOp module,
-                                           const KernelTarget &target);
+                                           const KernelTarget &target,
+                                           Factors factors = Factors::Floats,
+                                           mlir::Type element = {});
 
 /// What a source of panels gives for some k: a buffer and where in it.
 struct Panel {
@@ -46,10 +56,11 @@ struct TileStart {
 };
 
 /// Writes one tile: the parts that do not depend on the source of the panels.
-class FloatTileBuilder {
+class PanelTileBuilder {
 public:
-  FloatTileBuilder(KernelBuilder &kernel, const KernelTarget &target,
-                   mlir::Value x, mlir::Value y, mlir::Value tile);
+  PanelTileBuilder(KernelBuilder &kernel, const KernelTarget &target,
+                   mlir::Value x, mlir::Value y, mlir::Value tile,
+                   Factors factors = Factors::Floats);
 
   /// All rows of x, pass after pass.
   void build(mlir::func::FuncOp product, int64_t depth, const TileStart &start,
@@ -65,21 +76,23 @@ public:
 
 private:
   void start(mlir::Value first, mlir::Value count, const TileStart &with);
-  void startVector(int64_t vector, mlir::Value source, mlir::Value place,
+  void startVector(mlir::Value column, mlir::Value source, mlir::Value place,
                    const TileStart &with);
   void finish(mlir::Value first, mlir::Value count);
+  /// body(first column) for each vector of the tile.
+  void forColumns(llvm::function_ref<void(mlir::Value column)> body);
   /// Calls `full` where all lanes of a vector exist, else `partial`.
   void forVector(
-      int64_t vector, llvm::function_ref<void(mlir::Value position)> full,
+      mlir::Value column, llvm::function_ref<void(mlir::Value position)> full,
       llvm::function_ref<void(mlir::Value position, mlir::Value mask)> partial);
 
   KernelBuilder &kernel;
   mlir::Value x, y;
-  int64_t lanes, vectors;
-  mlir::VectorType floats;
+  int64_t lanes;
+  mlir::VectorType sums;
   mlir::Value firstColumn, columns, scratch, pass;
 };
 
 } // namespace nibble
 
-#endif // NIBBLE_LIB_CONVERSION_NIBBLETOCPU_FLOATTILE_H
+#endif // NIBBLE_LIB_CONVERSION_NIBBLETOCPU_PANELTILE_H

@@ -36,38 +36,6 @@ using namespace mlir;
 using namespace nibble;
 
 //===----------------------------------------------------------------------===//
-// Code books
-//===----------------------------------------------------------------------===//
-
-/// The values of a code book by code (S5).
-static SmallVector<float> getCodeBook(StorageAttr storage) {
-  if (storage.getKind() == CodeKind::CodeBook)
-    return llvm::to_vector(storage.getValues().asArrayRef());
-  if (storage.getKind() == CodeKind::NF4)
-    return {-1.0f,
-            -0.6961928009986877f,
-            -0.5250730514526367f,
-            -0.39491748809814453f,
-            -0.28444138169288635f,
-            -0.18477343022823334f,
-            -0.09105003625154495f,
-            0.0f,
-            0.07958029955625534f,
-            0.16093020141124725f,
-            0.24611230194568634f,
-            0.33791524171829224f,
-            0.44070982933044434f,
-            0.5626170039176941f,
-            0.7229568362236023f,
-            1.0f};
-  SmallVector<float> values;
-  for (float sign : {1.0f, -1.0f})
-    for (float value : {0.0f, 0.0625f, 8.0f, 12.0f, 4.0f, 6.0f, 2.0f, 3.0f})
-      values.push_back(sign * (value / 12.0f));
-  return values;
-}
-
-//===----------------------------------------------------------------------===//
 // The parts of a quantized tensor
 //===----------------------------------------------------------------------===//
 
@@ -112,6 +80,8 @@ public:
 
   RankedTensorType type;
   SmallVector<Value> parts;
+  /// Whether entries of a code book are those that integer compute takes (S13).
+  bool hasIntegerEntries = false;
 
   QuantizedAttr getEncoding() const { return getQuantization(type); }
   Value getCodes() const { return parts.front(); }
@@ -175,6 +145,15 @@ static Value readZero(ScalarBuilder &scalar, const AnyTensor &zeros,
   return zero;
 }
 
+/// Entries of a code book as integer kernels take them (S13).
+static SmallVector<float> getIntegerEntries(StorageAttr storage) {
+  IntegerCodeBook book = getIntegerCodeBook(storage);
+  SmallVector<float> entries;
+  for (int8_t value : book.values)
+    entries.push_back(static_cast<float>(value) * book.step);
+  return entries;
+}
+
 Value AnyTensor::read(ScalarBuilder &scalar, ValueRange indices) const {
   QuantizedAttr encoding = getEncoding();
   Value stored = tensor::ExtractOp::create(scalar.builder, scalar.loc,
@@ -185,7 +164,9 @@ Value AnyTensor::read(ScalarBuilder &scalar, ValueRange indices) const {
   Type code = storage.getCodeType();
   Value number;
   if (storage.isCodeBook())
-    number = scalar.lookUp(getCodeBook(storage), stored);
+    number = scalar.lookUp(hasIntegerEntries ? getIntegerEntries(storage)
+                                             : getCodeBookValues(storage),
+                           stored);
   else
     number = scalar.convert(scalar.decode(stored, code), code,
                             scalar.builder.getF32Type());
@@ -277,7 +258,7 @@ static Value orZero(ScalarBuilder &scalar, Value number) {
 static Value findEntry(ScalarBuilder &scalar, StorageAttr storage,
                        Value quotient) {
   SmallVector<std::pair<float, unsigned>> entries;
-  for (auto [code, value] : llvm::enumerate(getCodeBook(storage)))
+  for (auto [code, value] : llvm::enumerate(getCodeBookValues(storage)))
     entries.push_back({value, static_cast<unsigned>(code)});
   // Equal values stay in the order of their codes.
   llvm::sort(entries);
@@ -426,7 +407,7 @@ static double getLargestMagnitude(StorageAttr storage) {
   if (storage.isFloat())
     return toDouble(APFloat::getLargest(getSemantics(storage.getCodeType())));
   double largest = 0;
-  for (float value : getCodeBook(storage))
+  for (float value : getCodeBookValues(storage))
     largest = std::max(largest, std::abs(static_cast<double>(value)));
   return largest;
 }
@@ -751,6 +732,8 @@ MatmulLowering::matchAndRewrite(MatmulOp op, OneToNOpAdaptor adaptor,
     activations = AnyTensor(
         type, buildDynamic(rewriter, loc, activations.getCodes(), type));
   }
+  if (compute.isInteger())
+    weight.hasIntegerEntries = true;
   Value a = buildExpressed(rewriter, loc, activations);
   Value w = buildExpressed(rewriter, loc, weight);
 
@@ -888,7 +871,7 @@ struct LowerNibbleToReference
     target.markUnknownOpDynamicallyLegal([](Operation *) { return true; });
     target.addIllegalDialect<NibbleDialect>();
     // Layouts and kernels are of the roads to fast code.
-    target.addLegalOp<PackedMatmulOp, Dot4Op>();
+    target.addLegalOp<PackedMatmulOp, Dot4Op, LookupOp>();
     target.addDynamicallyLegalOp<func::FuncOp>([&](func::FuncOp op) {
       return types.isSignatureLegal(op.getFunctionType()) &&
              types.isLegal(&op.getBody());

@@ -148,6 +148,36 @@ func.func @from_zero(%a: memref<5x7xf32>, %b: memref<7x9xf32>) -> memref<5x9xf32
   return %s : memref<5x9xf32>
 }
 
+// Codes of activations are arranged, not quantized.
+
+// CHECK-LABEL: func @codes
+// CHECK: call @nibble_arrange_rows
+// CHECK: call @nibble_i8_w8g128_f16_zero128
+func.func @codes(%x: memref<?x128xi8>, %w: memref<8320xi8>, %y: memref<?x8xf32>) {
+  nibble.packed_matmul %x, %w outs(%y) weight tensor<128x8xf32, #nibble.quantized<i8, block = [*, 1], scale = f16, layout = panel {group = 128 : i64}>> compute i8 {activation_scale = 0.5 : f32} : memref<?x128xi8>, memref<8320xi8>, memref<?x8xf32>
+  return
+}
+
+// A filter of bytes with taps that are no multiple of four is padded.
+
+// CHECK-LABEL: func @bytes
+// CHECK: memref.alloc({{.*}}) : memref<?xi8>
+// CHECK: call @nibble_i8_convolution_stride2
+func.func @bytes(%x: memref<1x3x9xi8>, %w: memref<8x3x3xi8>, %y: memref<1x8x4xi32>) {
+  linalg.generic {indexing_maps = [affine_map<(n, m, o, c, k) -> (n, c, o * 2 + k)>,
+      affine_map<(n, m, o, c, k) -> (m, c, k)>, affine_map<(n, m, o, c, k) -> (n, m, o)>],
+      iterator_types = ["parallel", "parallel", "parallel", "reduction", "reduction"]}
+      ins(%x, %w : memref<1x3x9xi8>, memref<8x3x3xi8>) outs(%y : memref<1x8x4xi32>) {
+  ^bb0(%p: i8, %q: i8, %o: i32):
+    %a = arith.extui %p : i8 to i32
+    %b = arith.extsi %q : i8 to i32
+    %m = arith.muli %a, %b : i32
+    %s = arith.addi %o, %m : i32
+    linalg.yield %s : i32
+  }
+  return
+}
+
 // CHECK-DAG: func.func private @nibble_quantize_rows
 // CHECK-DAG: func.func private @nibble_i8_w4g32_f16_zeros
 // CHECK-DAG: nibble.dot4 {{.*}} {max_weight = 15 : i64} : vector<16xi32>, vector<64xi8>

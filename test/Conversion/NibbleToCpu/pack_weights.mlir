@@ -81,3 +81,30 @@ func.func @code_book(%x: tensor<?x64xf32>, %codes: tensor<64x8xui4>, %scales: te
   %y = nibble.matmul %x, %w compute f32 : tensor<?x64xf32>, tensor<64x8xf32, #nibble.quantized<nf4, block = [64, 1], scale = f32>>
   return %y : tensor<?x8xf32>
 }
+
+// -----
+
+// Activations with a constant scale are multiplied as signed codes; the zero
+// point, 128 as unsigned and 3 more, goes into the bias: -3 · 0.5 · 2 · Σ w.
+
+!codes = tensor<4x4xf32, #nibble.quantized<u8, block = [*, *], scale = f32, zero = u8>>
+!bytes = tensor<4x2xf32, #nibble.quantized<i8, block = [*, 1], scale = f32>>
+
+// CHECK-LABEL: func @codes
+// CHECK: %[[MOVED:.*]] = linalg.generic
+// CHECK: arith.xori
+// CHECK: %[[BIAS:.*]] = arith.constant dense<[-1.200000e+01, 3.000000e+00]> : tensor<2xf32>
+// CHECK: nibble.packed_matmul %[[MOVED]], %{{.*}} bias(%[[BIAS]] : tensor<2xf32>)
+// CHECK-SAME: compute i8 {activation_scale = 5.000000e-01 : f32} : tensor<4x4xi8>
+func.func @codes(%x: tensor<4x4xf32>) -> tensor<4x2xf32> {
+  %scale = arith.constant dense<0.5> : tensor<1x1xf32>
+  %b = arith.constant dense<131> : tensor<1x1xi8>
+  %zero = builtin.unrealized_conversion_cast %b : tensor<1x1xi8> to tensor<1x1xui8>
+  %q = nibble.quantize %x scales(%scale) zeros(%zero) : !codes
+  %d = nibble.dequantize %q : !codes
+  %c = arith.constant dense<[[1, 0], [1, 0], [1, 0], [1, -1]]> : tensor<4x2xi8>
+  %s = arith.constant dense<2.0> : tensor<1x2xf32>
+  %w = nibble.assemble %c scales(%s) : !bytes
+  %y = nibble.matmul %d, %w compute f32 : tensor<4x4xf32>, !bytes
+  return %y : tensor<4x2xf32>
+}

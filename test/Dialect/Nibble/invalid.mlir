@@ -723,7 +723,7 @@ func.func @packed_encoding(%x: memref<?x32xf32>, %w: memref<1216xi8>, %y: memref
 // -----
 
 func.func @packed_type(%x: memref<?x32xf32>, %w: memref<2048xf32>, %y: memref<?x8xf32>) {
-  // expected-error @+1 {{needs a static weight type [K, N] of f32 (Spec C28)}}
+  // expected-error @+1 {{needs a static weight type [K, N] of f32, or of f16 or bf16 without an encoding (Spec C28)}}
   nibble.packed_matmul %x, %w outs(%y) weight tensor<?x8xf32> compute f32 : memref<?x32xf32>, memref<2048xf32>, memref<?x8xf32>
   return
 }
@@ -750,6 +750,39 @@ func.func @packed_bias(%x: memref<?x32xf32>, %w: memref<2048xf32>, %b: memref<9x
   // expected-error @+1 {{has a bias that does not fit the weight (Spec C28)}}
   nibble.packed_matmul %x, %w bias(%b : memref<9xf32>) outs(%y) weight tensor<32x8xf32> compute f32 : memref<?x32xf32>, memref<2048xf32>, memref<?x8xf32>
   return
+}
+
+// -----
+
+func.func @packed_codes_without_scale(%x: tensor<?x32xi8>, %w: tensor<1216xi8>, %o: tensor<?x8xf32>) {
+  // expected-error @+1 {{takes activations of i8 with their scale, a quantized weight and compute i8 (Spec C28)}}
+  nibble.packed_matmul %x, %w outs(%o) weight tensor<32x8xf32, #nibble.quantized<u4, block = [32, 1], scale = f16, zero = u4, layout = panel {group = 32 : i64}>> compute i8 : tensor<?x32xi8>, tensor<1216xi8>, tensor<?x8xf32> -> tensor<?x8xf32>
+  return
+}
+
+// -----
+
+func.func @packed_codes_in_floats(%x: tensor<?x32xi8>, %w: tensor<2048xf32>, %o: tensor<?x8xf32>) {
+  // expected-error @+1 {{takes activations of i8 with their scale, a quantized weight and compute i8 (Spec C28)}}
+  nibble.packed_matmul %x, %w outs(%o) weight tensor<32x8xf32> compute i8 {activation_scale = 0.5 : f32} : tensor<?x32xi8>, tensor<2048xf32>, tensor<?x8xf32> -> tensor<?x8xf32>
+  return
+}
+
+// -----
+
+// Spec C30: tables
+func.func @lookup_width(%t: vector<16xf32>, %i: vector<16xi8>) -> vector<16xf32> {
+  // expected-error @+1 {{takes an index as wide as an entry for each entry that it gives (Spec C30)}}
+  %r = nibble.lookup %t, %i : vector<16xf32>, vector<16xi8> -> vector<16xf32>
+  return %r : vector<16xf32>
+}
+
+// -----
+
+func.func @lookup_lanes(%t: vector<16xi8>, %i: vector<16xi8>) -> vector<32xi8> {
+  // expected-error @+1 {{takes an index as wide as an entry for each entry that it gives (Spec C30)}}
+  %r = nibble.lookup %t, %i : vector<16xi8>, vector<16xi8> -> vector<32xi8>
+  return %r : vector<32xi8>
 }
 
 // -----

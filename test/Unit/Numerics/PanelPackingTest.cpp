@@ -137,3 +137,12 @@ TEST(PanelPacking, ScalesExactInF16) {
   EXPECT_TRUE(areExactInF16(exact, 3));
   EXPECT_FALSE(areExactInF16(inexact, 2));
 }
+
+TEST(PanelPacking, NarrowFloatsArePackedAsTheyAre) {
+  const uint16_t values[] = {1, 2, 3, 4, 5, 6}; // [N, K] = [2, 3]
+  std::vector<uint16_t> packed(3 * 64, 9);
+  packFloatPanels(3, 2, values, 1, 3, packed.data());
+  for (size_t k = 0; k < 3; ++k)
+    for (size_t n = 0; n < 64; ++n)
+      EXPECT_EQ(packed[k * 64 + n], n < 2 ? values[n * 3 + k] : 0);
+}

@@ -779,3 +779,48 @@ void NibbleDialect::registerAttributes() {
 #include "nibble/Dialect/Nibble/IR/NibbleAttributes.cpp.inc"
       >();
 }
+
+//===----------------------------------------------------------------------===//
+// Code books
+//===----------------------------------------------------------------------===//
+
+SmallVector<float> nibble::getCodeBookValues(StorageAttr storage) {
+  if (storage.getKind() == CodeKind::CodeBook)
+    return llvm::to_vector(storage.getValues().asArrayRef());
+  if (storage.getKind() == CodeKind::NF4)
+    return {-1.0f,
+            -0.6961928009986877f,
+            -0.5250730514526367f,
+            -0.39491748809814453f,
+            -0.28444138169288635f,
+            -0.18477343022823334f,
+            -0.09105003625154495f,
+            0.0f,
+            0.07958029955625534f,
+            0.16093020141124725f,
+            0.24611230194568634f,
+            0.33791524171829224f,
+            0.44070982933044434f,
+            0.5626170039176941f,
+            0.7229568362236023f,
+            1.0f};
+  SmallVector<float> values;
+  for (float sign : {1.0f, -1.0f})
+    for (float value : {0.0f, 0.0625f, 8.0f, 12.0f, 4.0f, 6.0f, 2.0f, 3.0f})
+      values.push_back(sign * (value / 12.0f));
+  return values;
+}
+
+IntegerCodeBook nibble::getIntegerCodeBook(StorageAttr storage) {
+  SmallVector<float> values = getCodeBookValues(storage);
+  float largest = 0;
+  for (float value : values)
+    largest = std::max(largest, std::fabs(value));
+  IntegerCodeBook book;
+  if (largest > 0)
+    book.step = largest / 127;
+  for (float value : values)
+    book.values.push_back(
+        static_cast<int8_t>(std::nearbyint(value / book.step)));
+  return book;
+}

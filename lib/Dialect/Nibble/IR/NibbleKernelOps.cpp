@@ -6,6 +6,8 @@
 
 #include "nibble/Dialect/Nibble/IR/NibbleOps.h"
 
+#include <cmath>
+
 using namespace mlir;
 using namespace nibble;
 
@@ -13,12 +15,17 @@ using namespace nibble;
 // Panels
 //===----------------------------------------------------------------------===//
 
-/// Bits that a code takes in a panel; 0 for a storage that has none.
-static unsigned getPanelBits(StorageAttr storage) {
-  if (!storage.isInteger())
-    return 0;
+unsigned nibble::getPanelBits(StorageAttr storage) {
   unsigned width = storage.getCodeType().getIntOrFloatBitWidth();
-  if (width > 8)
+  if (storage.isCodeBook()) {
+    // A table of a kernel has a finite entry for each code.
+    SmallVector<float> values = getCodeBookValues(storage);
+    bool isTable =
+        width >= 2 && width <= 4 && values.size() == size_t(1) << width &&
+        llvm::all_of(values, [](float v) { return std::isfinite(v); });
+    return isTable ? width : 0;
+  }
+  if (!storage.isInteger() || width > 8)
     return 0;
   return width <= 4 ? width : 8;
 }
@@ -76,19 +83,30 @@ static bool agree(int64_t size, int64_t expected) {
 LogicalResult PackedMatmulOp::verify() {
   auto weight = dyn_cast<RankedTensorType>(getWeightType());
   if (!weight || weight.getRank() != 2 || !weight.hasStaticShape() ||
-      !weight.getElementType().isF32())
-    return emitOpError("needs a static weight type [K, N] of f32 (Spec C28)");
+      !isa<Float32Type, Float16Type, BFloat16Type>(weight.getElementType()) ||
+      (weight.getEncoding() && !weight.getElementType().isF32()))
+    return emitOpError("needs a static weight type [K, N] of f32, or of f16 or "
+                       "bf16 without an encoding (Spec C28)");
   int64_t elements = getPackedElements(weight);
   if (elements < 0)
     return emitOpError("has a weight type without a layout 'panel' that fits "
                        "its encoding (Spec C28)");
   auto packed = cast<ShapedType>(getWeight().getType());
-  if (packed.getElementType().isF32() != !weight.getEncoding() ||
-      !agree(packed.getDimSize(0), elements))
-    return emitOpError("needs a packed weight of ")
-           << elements << (weight.getEncoding() ? " bytes" : " f32 numbers")
-           << " (Spec C28)";
+  Type element = weight.getEncoding() ? IntegerType::get(getContext(), 8)
+                                      : weight.getElementType();
+  if (packed.getElementType() != element ||
+      !agree(packed.getDimSize(0), elements)) {
+    InFlightDiagnostic error = emitOpError("needs a packed weight of ");
+    if (weight.getEncoding())
+      return error << elements << " bytes (Spec C28)";
+    return error << elements << " " << element << " numbers (Spec C28)";
+  }
   auto activations = cast<ShapedType>(getActivations().getType());
+  bool isCodes = activations.getElementType().isInteger(8);
+  if (isCodes != getActivationScale().has_value() ||
+      (isCodes && (!weight.getEncoding() || !getComputeType().isInteger(8))))
+    return emitOpError("takes activations of i8 with their scale, a quantized "
+                       "weight and compute i8 (Spec C28)");
   auto result = cast<ShapedType>(getInit().getType());
   if (!agree(activations.getDimSize(1), weight.getDimSize(0)) ||
       !agree(result.getDimSize(1), weight.getDimSize(1)) ||
@@ -123,5 +141,21 @@ LogicalResult Dot4Op::verify() {
   if (cast<VectorType>(getWeights().getType()).getDimSize(0) !=
       4 * cast<VectorType>(getSums().getType()).getDimSize(0))
     return emitOpError("takes four bytes for each sum (Spec C29)");
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// LookupOp
+//===----------------------------------------------------------------------===//
+
+LogicalResult LookupOp::verify() {
+  auto table = cast<VectorType>(getTable().getType());
+  auto indices = cast<VectorType>(getIndices().getType());
+  auto result = cast<VectorType>(getResult().getType());
+  if (table.getElementType() != result.getElementType() ||
+      table.getElementTypeBitWidth() != indices.getElementTypeBitWidth() ||
+      indices.getShape() != result.getShape())
+    return emitOpError("takes an index as wide as an entry for each entry that "
+                       "it gives (Spec C30)");
   return success();
 }

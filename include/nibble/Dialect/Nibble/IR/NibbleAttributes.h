@@ -60,6 +60,16 @@ mlir::RankedTensorType getExpressedType(mlir::RankedTensorType type);
 /// A nested scale or zero point gives a quantized tensor of f32. The type must
 /// be quantized; getZerosType is null where there is no zero point.
 mlir::RankedTensorType getCodesType(mlir::RankedTensorType type);
+
+/// The values of a code book by code (Spec S5).
+llvm::SmallVector<float> getCodeBookValues(StorageAttr storage);
+
+/// A code book's values as integers of -127 to 127 times `step` (Spec S13).
+struct IntegerCodeBook {
+  llvm::SmallVector<int8_t> values;
+  float step = 1;
+};
+IntegerCodeBook getIntegerCodeBook(StorageAttr storage);
 mlir::RankedTensorType getScalesType(mlir::RankedTensorType type);
 mlir::RankedTensorType getZerosType(mlir::RankedTensorType type);
 

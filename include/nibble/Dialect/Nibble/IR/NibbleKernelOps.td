@@ -13,12 +13,15 @@ include "nibble/Dialect/Nibble/IR/NibbleOps.td"
 def Nibble_FloatMatrix : AnyTypeOf<
     [2DTensorOf<[F32]>, MemRefRankOf<[F32], [2]>], "matrix of f32",
     "::mlir::ShapedType">;
+def Nibble_ActivationMatrix : AnyTypeOf<
+    [2DTensorOf<[F32, I8]>, MemRefRankOf<[F32, I8], [2]>],
+    "matrix of f32 or of signed bytes", "::mlir::ShapedType">;
 def Nibble_FloatVector : AnyTypeOf<
     [1DTensorOf<[F32]>, MemRefRankOf<[F32], [1]>], "vector of f32",
     "::mlir::ShapedType">;
 def Nibble_PackedWeight : AnyTypeOf<
-    [1DTensorOf<[I8, F32]>, MemRefRankOf<[I8, F32], [1]>],
-    "vector of bytes or of f32", "::mlir::ShapedType">;
+    [1DTensorOf<[I8, F32, F16, BF16]>, MemRefRankOf<[I8, F32, F16, BF16], [1]>],
+    "vector of bytes or of floats", "::mlir::ShapedType">;
 
 def Nibble_PackedMatmulOp : Nibble_Op<"packed_matmul", [
     DestinationStyleOpInterface,
@@ -28,8 +31,11 @@ def Nibble_PackedMatmulOp : Nibble_Op<"packed_matmul", [
     What `nibble.matmul` means (Spec S12, S13) once the weight's layout is
     chosen: `weight_type` is the weight's type, a matrix [K, N], and the operand
     holds it as PanelPacking.h says. A quantized weight has the layout `panel`
-    (Spec C28); one without an encoding is held in f32 panels. All of `outs` is
+    (Spec C28); one without an encoding is held in panels of its elements, f32, f16 or bf16. All of `outs` is
     overwritten.
+
+    Activations of i8 are signed codes without a zero point: each stands for
+    `activation_scale` times itself.
 
     ```mlir
     %y = nibble.packed_matmul %x, %panels bias(%b : tensor<64xf32>) outs(%e)
@@ -39,12 +45,13 @@ def Nibble_PackedMatmulOp : Nibble_Op<"packed_matmul", [
     ```
   }];
   let arguments = (ins
-    Nibble_FloatMatrix:$activations,
+    Nibble_ActivationMatrix:$activations,
     Nibble_PackedWeight:$weight,
     Optional<Nibble_FloatVector>:$bias,
     Nibble_FloatMatrix:$init,
     TypeAttrOf<AnyRankedTensor>:$weight_type,
-    TypeAttr:$compute_type
+    TypeAttr:$compute_type,
+    OptionalAttr<F32Attr>:$activation_scale
   );
   let results = (outs Variadic<2DTensorOf<[F32]>>:$results);
   let assemblyFormat = [{
@@ -95,6 +102,30 @@ def Nibble_Dot4Op : Nibble_Op<"dot4", [
   let assemblyFormat = [{
     $sums `,` $weights `,` $activations attr-dict
     `:` type($sums) `,` type($weights)
+  }];
+  let hasVerifier = 1;
+}
+
+def Nibble_LookupOp : Nibble_Op<"lookup", [Pure]> {
+  let summary = "Entries of a table of 16";
+  let description = [{
+    `result[i] = table[indices[i]]`; an index is 0 to 15, and as wide as an entry.
+    Processors have shuffles for it; `--nibble-lower-micro-ops` picks one, or
+    spells the op out.
+
+    ```mlir
+    %w = nibble.lookup %table, %codes
+        : vector<16xi8>, vector<64xi8> -> vector<64xi8>
+    ```
+  }];
+  let arguments = (ins
+    FixedVectorOfLengthAndType<[16], [I8, F32]>:$table,
+    FixedVectorOfRankAndType<[1], [I8, I32]>:$indices
+  );
+  let results = (outs FixedVectorOfRankAndType<[1], [I8, F32]>:$result);
+  let assemblyFormat = [{
+    $table `,` $indices attr-dict `:` type($table) `,` type($indices) `->`
+    type($result)
   }];
   let hasVerifier = 1;
 }

@@ -26,6 +26,10 @@ namespace nibble {
 /// out; std::nullopt where the type is none (Spec C28).
 std::optional<PanelFormat> getPanelFormat(mlir::RankedTensorType weightType);
 
+/// Bits that a code takes in a panel: integers of up to 8 bits, and code books
+/// of 2 to 4 with a finite entry for each code; 0 for another storage.
+unsigned getPanelBits(StorageAttr storage);
+
 } // namespace nibble
 
 #define GET_OP_CLASSES
