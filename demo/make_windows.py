@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Cuts prose into fixed windows of tokens, with the tokenizer of a GGUF file.
 
-usage: make_windows.py MODEL.gguf TEXT OUT.npz [--windows 16] [--length 512]
+usage: make_windows.py MODEL.gguf TEXT OUT.npz [--windows 16] [--length 512] [--between]
 
 TEXT is plain text, or gzip of it, with blank lines between paragraphs. Only its
 prose is taken: headings, lists, tables and listings are left out and the lines of a
 paragraph are joined. OUT.npz holds input_ids int64[windows, length], spread evenly
-over the text. A model that wants a token at the start of a text gets it in every window.
+over the text. With --between they are the ones midway between those that the same command
+takes without it, one less. A model that wants a token at the start of a text gets it in
+every window.
 """
 
 import argparse
@@ -76,8 +78,8 @@ def read_text(path):
         raise WindowsError(f"{path}: not readable as text: {error}") from error
 
 
-def make_windows(source, text_path, windows, length):
-    """Returns int64[windows, length]."""
+def make_windows(source, text_path, windows, length, between=False):
+    """Returns int64[windows, length], or int64[windows - 1, length] between those."""
     tokenizer, start = load_tokenizer(source)
     prose = "\n\n".join(paragraphs(read_text(text_path)))
     ids = np.array(tokenizer.encode(prose, add_special_tokens=False).ids, np.int64)
@@ -88,8 +90,12 @@ def make_windows(source, text_path, windows, length):
             f"{windows} windows"
         )
     first = np.linspace(0, len(ids) - content, windows).astype(np.int64)
+    if between:
+        if windows < 2 or np.diff(first).min() < 2 * content:
+            raise WindowsError(f"{text_path}: no room between {windows} windows of it")
+        first = (first[1:] + first[:-1]) // 2
     rows = ids[first[:, None] + np.arange(content)]
-    return np.concatenate([np.tile(np.array(start, np.int64), (windows, 1)), rows], axis=1)
+    return np.concatenate([np.tile(np.array(start, np.int64), (len(rows), 1)), rows], axis=1)
 
 
 def main():
@@ -101,9 +107,11 @@ def main():
     parser.add_argument("npz", type=pathlib.Path)
     parser.add_argument("--windows", type=int, default=16)
     parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--between", action="store_true")
     arguments = parser.parse_args()
     try:
-        ids = make_windows(arguments.gguf, arguments.text, arguments.windows, arguments.length)
+        ids = make_windows(arguments.gguf, arguments.text, arguments.windows, arguments.length,
+                           arguments.between)
     except WindowsError as error:
         sys.exit(f"error: {error}")
     unfinished = arguments.npz.with_name(arguments.npz.name + ".unfinished.npz")
