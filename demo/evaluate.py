@@ -96,6 +96,15 @@ def open_session(path, threads, accuracy_level):
         raise EvaluationError(f"{path}: ONNX Runtime cannot load it: {error}") from error
 
 
+def empty_caches(session):
+    """A decoder with a cache starts without past keys and values."""
+    return {
+        value.name: np.zeros([1, *(n if isinstance(n, int) else 0 for n in value.shape[1:])],
+                             np.float32)
+        for value in session.get_inputs()[1:]
+    }
+
+
 def log_softmax(logits):
     logits = logits.astype(np.float64)
     logits -= logits.max(axis=-1, keepdims=True)
@@ -169,7 +178,7 @@ def evaluate(paths, tokens, threads=0, accuracy_level=None):
         show_progress(done, len(tokens), start)
         reference = None
         for session, tally in zip(sessions, tallies):
-            feed = {session.get_inputs()[0].name: window[None]}
+            feed = empty_caches(session) | {session.get_inputs()[0].name: window[None]}
             logits = session.run(None, feed)[0][0, :-1]
             tally.add(logits, window[1:], reference)
             if reference is None:

@@ -2,13 +2,16 @@
 """Cuts prose into fixed windows of tokens, with the tokenizer of a GGUF file.
 
 usage: make_windows.py MODEL.gguf TEXT OUT.npz [--windows 16] [--length 512] [--between]
+                       [--cache-of MODEL.onnx] [--tokenizer OUT.json]
 
 TEXT is plain text, or gzip of it, with blank lines between paragraphs. Only its
 prose is taken: headings, lists, tables and listings are left out and the lines of a
 paragraph are joined. OUT.npz holds input_ids int64[windows, length], spread evenly
 over the text. With --between they are the ones midway between those that the same command
 takes without it, one less. A model that wants a token at the start of a text gets it in
-every window.
+every window. --cache-of adds an empty array for each other input of a decoder with a cache.
+--tokenizer writes the tokenizer for other programs, with the tokens that control a text as
+special ones.
 """
 
 import argparse
@@ -19,7 +22,8 @@ import sys
 
 import gguf
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+import onnx
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 # Pre-tokenizers of GGUF, by name, that split digits from one another and then follow
 # GPT-2's pattern; "gpt-2" itself leaves digits together.
@@ -98,6 +102,25 @@ def make_windows(source, text_path, windows, length, between=False):
     return np.concatenate([np.tile(np.array(start, np.int64), (len(rows), 1)), rows], axis=1)
 
 
+def empty_caches(model, windows):
+    """{input: float32[windows, heads, 0, size]} of a decoder's inputs behind the first."""
+    inputs = onnx.load(model, load_external_data=False).graph.input
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in list(inputs)[1:]}
+    return {name: np.zeros([windows, *(d.dim_value for d in dims[1:])], np.float32)
+            for name, dims in shapes.items()}
+
+
+def save_tokenizer(source, path):
+    tokenizer, _ = load_tokenizer(source)
+    fields = gguf.GGUFReader(source).fields
+    kinds = fields["tokenizer.ggml.token_type"].contents()
+    tokenizer.add_special_tokens([
+        AddedToken(tokenizer.id_to_token(index), special=True)
+        for index, kind in enumerate(kinds) if kind == gguf.TokenType.CONTROL
+    ])
+    tokenizer.save(str(path))
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -108,6 +131,8 @@ def main():
     parser.add_argument("--windows", type=int, default=16)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--between", action="store_true")
+    parser.add_argument("--cache-of", type=pathlib.Path)
+    parser.add_argument("--tokenizer", type=pathlib.Path)
     arguments = parser.parse_args()
     try:
         ids = make_windows(arguments.gguf, arguments.text, arguments.windows, arguments.length,
@@ -115,7 +140,10 @@ def main():
     except WindowsError as error:
         sys.exit(f"error: {error}")
     unfinished = arguments.npz.with_name(arguments.npz.name + ".unfinished.npz")
-    np.savez_compressed(unfinished, input_ids=ids)
+    caches = empty_caches(arguments.cache_of, len(ids)) if arguments.cache_of else {}
+    np.savez_compressed(unfinished, input_ids=ids, **caches)
+    if arguments.tokenizer:
+        save_tokenizer(arguments.gguf, arguments.tokenizer)
     os.replace(unfinished, arguments.npz)
     print(f"{arguments.npz}: {ids.shape[0]} windows of {ids.shape[1]} tokens")
 

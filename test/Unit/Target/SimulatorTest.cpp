@@ -667,7 +667,7 @@ TEST(Simulator, UnknownOperationsAreErrors) {
   auto context = std::make_unique<llvm::LLVMContext>();
   llvm::SMDiagnostic diagnostic;
   auto module = llvm::parseAssemblyString(
-      makeKernel("  %e = call float @llvm.nvvm.ex2.approx.f(float 1.0)\n"
+      makeKernel("  %e = call float @llvm.nvvm.sin.approx.f(float 1.0)\n"
                  "  %x = call i32 asm \"lop3.b32 $0, $1, $1, $1, 0x1;\", "
                  "\"=r,r\"(i32 %thread)\n"
                  "  ret void"),
@@ -678,7 +678,7 @@ TEST(Simulator, UnknownOperationsAreErrors) {
   ASSERT_FALSE(program);
   EXPECT_EQ(llvm::toString(program.takeError()),
             "the simulator does not know\n"
-            "  llvm.nvvm.ex2.approx.f\n"
+            "  llvm.nvvm.sin.approx.f\n"
             "  lop3.b32 $0, $1, $1, $1, 0x1;");
 }
 
