@@ -87,7 +87,8 @@ void AccessCounter::count(const Request &request, AccessCost &cost) {
   ++cost.requests;
   for (unsigned first = 0; first < kLanes; first += lanesAtOnce) {
     Bytes bytes;
-    for (unsigned lane = first; lane < first + lanesAtOnce; ++lane)
+    unsigned last = std::min(first + lanesAtOnce, kLanes);
+    for (unsigned lane = first; lane < last; ++lane)
       if (request.lanes >> lane & 1)
         for (uint32_t i = 0; i < request.bytes; ++i)
           bytes.insert(request.addresses[lane] + i);
