@@ -1,6 +1,6 @@
 # RUN: %python %s
 # REQUIRES: numpy
-# The sanitizers' view of fibers has not been tried.
+# Under sanitizers it has not been tried, and would take many minutes.
 # UNSUPPORTED: sanitizers
 """Every kernel of `nibble kernels` computes on the simulator what NumPy computes.
 

@@ -97,24 +97,25 @@ void AccessChecker::verifyShared(DeviceThread &thread, uint32_t offset,
     if (offset >= variable.offset &&
         offset + bytes <= variable.offset + variable.bytes)
       return;
+  std::string details = llvm::formatv("{0}; {1} bytes at offset {2}",
+                                      machine.describe(thread), bytes, offset)
+                            .str();
   machine.stop(isWrite ? "write out of bounds of shared memory"
                        : "read out of bounds of shared memory",
-               site,
-               llvm::formatv("{0}; {1} bytes at offset {2}",
-                             machine.describe(thread), bytes, offset)
-                   .str());
+               site, std::move(details));
 }
 
 void AccessChecker::verifyGlobal(DeviceThread &thread, uint64_t address,
                                  uint32_t bytes, bool isWrite, Site site) {
   if (machine.findBuffer(address, bytes))
     return;
+  std::string details =
+      llvm::formatv("{0}; {1} bytes {2}", machine.describe(thread), bytes,
+                    machine.describeAddress(address))
+          .str();
   machine.stop(isWrite ? "write out of bounds of global memory"
                        : "read out of bounds of global memory",
-               site,
-               llvm::formatv("{0}; {1} bytes {2}", machine.describe(thread),
-                             bytes, machine.describeAddress(address))
-                   .str());
+               site, std::move(details));
 }
 
 bool AccessChecker::readByte(DeviceThread &thread, SharedByte &byte,

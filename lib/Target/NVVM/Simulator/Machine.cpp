@@ -56,7 +56,8 @@ void Machine::report(llvm::StringRef what, const DeviceThread &thread) {
   report(what, thread.site, describe(thread));
 }
 
-/// What is on the stacks of the fibers is left behind.
+/// What is on the stacks of the fibers is left behind, so that callers may not
+/// have anything there that owns memory.
 void Machine::stop(llvm::StringRef what, Site site, std::string details) {
   report(what, site, details);
   std::string().swap(details);
@@ -329,10 +330,12 @@ void Machine::count(const DeviceThread &thread, uint64_t address,
 void Machine::step(Site site) {
   constexpr uint64_t turn = 1024;
   ++steps;
-  if (steps > launch->stepLimit)
-    stop("loops without an end", site,
-         describe(*current) + ", one of those that were running after " +
-             std::to_string(launch->stepLimit) + " rounds");
+  if (steps > launch->stepLimit) {
+    std::string details = describe(*current) +
+                          ", one of those that were running after " +
+                          std::to_string(launch->stepLimit) + " rounds";
+    stop("loops without an end", site, std::move(details));
+  }
   if (steps % turn != 0)
     return;
   makeReady(*current);
