@@ -42,8 +42,10 @@ static std::vector<std::pair<std::string, Method>> listMethods() {
 }
 
 std::vector<std::string> nibble::getMethodNames() {
+  std::vector<std::pair<std::string, Method>> methods = listMethods();
   std::vector<std::string> names;
-  for (auto &[name, method] : listMethods())
+  names.reserve(methods.size());
+  for (auto &[name, method] : methods)
     names.push_back(name);
   return names;
 }

@@ -175,6 +175,7 @@ nibble::searchAwqScales(const std::vector<AwqWeight> &weights,
                         const std::vector<float> &inputSquares,
                         unsigned threads, unsigned steps) {
   std::vector<MatrixView> matrices;
+  matrices.reserve(weights.size());
   for (const AwqWeight &weight : weights)
     matrices.push_back(weight.matrix);
   for (const auto &[numbers, what] :
