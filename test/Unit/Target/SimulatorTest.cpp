@@ -254,7 +254,7 @@ static float toFloat(uint64_t word) {
 /// The formulas are those of PTX ISA, "Matrix fragments for mma.m16n8k16 with
 /// floating point type" and "Matrix fragments for mma.m16n8k32".
 static void testMma(const std::string &name, bool isInteger,
-                    std::function<uint64_t(int)> encode) {
+                    const std::function<uint64_t(int)> &encode) {
   unsigned packed = isInteger ? 4 : 2, bits = 32 / packed, K = 8 * packed;
   Call call;
   call.operation = name;
@@ -359,6 +359,7 @@ static Call makeWgmma(unsigned N, Words &in) {
       formatv("wgmma.mma_async.sync.aligned.m64n{0}k16.f32.f16.f16 ", N).str();
   auto list = [](unsigned first, unsigned count) {
     std::vector<std::string> names;
+    names.reserve(count);
     for (unsigned i = 0; i < count; ++i)
       names.push_back("$" + std::to_string(first + i));
     return "{" + llvm::join(names, ",") + "}";
@@ -754,7 +755,6 @@ static std::string makeProduct(const std::string &fence,
 
 static std::vector<Mistake> makeMistakes() {
   std::string places = makePlaces(33);
-  std::string copy = makeCopy(wholeCopy, waitForGroups);
   std::string early = makeCopy(wholeCopy, "commit.group()");
   std::string outside =
       "  %past = getelementptr i8, ptr addrspace(3) @shared, i64 65533\n"

@@ -129,8 +129,10 @@ nibble_start_fiber:
   .size nibble_start_fiber, . - nibble_start_fiber
 )");
 
+// NOLINTBEGIN(readability-identifier-naming): names in assembly.
 extern "C" void nibble_switch_fiber(void **from, void *to);
 extern "C" void nibble_start_fiber();
+// NOLINTEND(readability-identifier-naming)
 
 bool nibble::simulator::hasFibers() { return true; }
 
@@ -165,7 +167,7 @@ void nibble::simulator::prepareFiber(Fiber &fiber, uint8_t *stack,
   frame[3] = argument;
   frame[registers] = getStart();
   frame[registers + 1] = frame[registers + 2] = nullptr;
-  fiber.stackPointer = frame;
+  fiber.stackPointer = static_cast<void *>(frame);
   fiber.stack = stack;
 }
 

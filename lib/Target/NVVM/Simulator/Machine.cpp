@@ -387,9 +387,8 @@ void Machine::release(Barrier &barrier) {
 }
 
 static void move(const AsyncCopy &copy) {
-  auto *target = reinterpret_cast<uint8_t *>(copy.target);
-  std::memcpy(target, reinterpret_cast<const void *>(copy.source),
-              copy.sourceBytes);
+  auto *target = static_cast<uint8_t *>(toPointer(copy.target));
+  std::memcpy(target, toPointer(copy.source), copy.sourceBytes);
   std::memset(target + copy.sourceBytes, 0, copy.bytes - copy.sourceBytes);
 }
 

@@ -29,6 +29,12 @@
 
 namespace nibble::simulator {
 
+/// Addresses of the simulated device are those of this process.
+inline void *toPointer(uint64_t address) {
+  // NOLINTNEXTLINE(performance-no-int-to-ptr)
+  return reinterpret_cast<void *>(address);
+}
+
 /// Special registers, in the order of DeviceThread::registers.
 enum SpecialRegister : uint8_t {
   ThreadIndex,

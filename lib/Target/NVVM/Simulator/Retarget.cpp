@@ -193,7 +193,8 @@ Site Retargeter::addSite(Texts &texts, const Instruction &instruction) {
 
 void Retargeter::readRegister(CallInst &call, unsigned index) {
   IRBuilder<> builder(&call);
-  Value *thread = builder.CreateLoad(pointer, getAddress(&machine.current));
+  Value *thread = builder.CreateLoad(
+      pointer, getAddress(static_cast<const void *>(&machine.current)));
   Value *place = builder.CreateConstGEP1_32(number, thread, index);
   call.replaceAllUsesWith(builder.CreateLoad(number, place));
   call.eraseFromParent();

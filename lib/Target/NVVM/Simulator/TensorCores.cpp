@@ -35,8 +35,7 @@ static void loadMatrices(const Lanes &lanes) {
       auto address = lanes.argument<uint64_t>(lane, 0);
       lanes.machine.accessShared(lanes.thread(lane), address, sizeof(rows[row]),
                                  sizeof(rows[row]), AccessKind::Read);
-      std::memcpy(rows[row], reinterpret_cast<const void *>(address),
-                  sizeof(rows[row]));
+      std::memcpy(rows[row], toPointer(address), sizeof(rows[row]));
     }
     for (unsigned lane = 0; lane < kWarp; ++lane) {
       unsigned row = lane / 4, column = lane % 4 * 2;
@@ -167,7 +166,7 @@ static void multiplyRows(const Lanes &lanes, unsigned N) {
       uint64_t address = rows.at(n, piece);
       if (AccessChecker *checker = lanes.machine.getChecker())
         checker->startProduct(*lanes.first, address, sizeof(bits));
-      std::memcpy(&bits, reinterpret_cast<const void *>(address), sizeof(bits));
+      std::memcpy(&bits, toPointer(address), sizeof(bits));
       for (unsigned i = 0; i < bits.size(); ++i)
         b[n][piece * 8 + i] = decodeHalf(bits[i]);
     }
