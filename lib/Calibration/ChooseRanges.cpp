@@ -9,7 +9,6 @@
 #include "nibble/Dialect/Nibble/IR/NibbleOps.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
-#include "nibble/Numerics/Parallel.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/Builders.h"
@@ -135,26 +134,14 @@ LogicalResult nibble::chooseActivationRanges(ModuleOp module,
   for (const Activation &activation : activations)
     histograms.emplace_back(activation.range);
   std::mutex mutex;
-  std::vector<std::string> failures(data.size());
-  parallelFor(data.size(), 1, threads, [&](size_t begin, size_t end) {
-    for (size_t sample = begin; sample < end; ++sample) {
-      auto tensors = data.getSample(sample);
-      if (!tensors) {
-        failures[sample] = llvm::toString(tensors.takeError());
-        continue;
-      }
-      HistogramObserver counter((*model)->getProbes(), histograms, mutex);
-      for (auto [index, argument] : inputs)
-        countInput((*tensors)[argument], index, counter);
-      auto outputs = (*model)->run(*tensors, &counter);
-      if (!outputs)
-        failures[sample] = llvm::toString(outputs.takeError());
-    }
-  });
-  for (auto [sample, failure] : llvm::enumerate(failures))
-    if (!failure.empty())
-      return module.emitError()
-             << "calibration sample " << sample << ": " << failure;
+  auto count = [&](size_t, ArrayRef<HostTensor> tensors) {
+    HistogramObserver counter((*model)->getProbes(), histograms, mutex);
+    for (auto [index, argument] : inputs)
+      countInput(tensors[argument], index, counter);
+    return (*model)->run(tensors, &counter).takeError();
+  };
+  if (llvm::Error error = data.forEachSample(threads, count))
+    return module.emitError() << llvm::toString(std::move(error));
 
   Builder builder(module.getContext());
   for (auto [activation, histogram] : llvm::zip(activations, histograms)) {

@@ -8,7 +8,6 @@
 
 #include "nibble/Dialect/Nibble/IR/NibbleOps.h"
 #include "nibble/Dialect/Nibble/Transforms/ValueNames.h"
-#include "nibble/Numerics/Parallel.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/Builders.h"
@@ -164,28 +163,17 @@ nibble::measureActivations(ModuleOp module, const CalibrationData &data,
     return failure();
 
   std::vector<Channels> samples(data.size());
-  std::vector<std::string> failures(data.size());
-  parallelFor(data.size(), 1, threads, [&](size_t begin, size_t end) {
-    for (size_t sample = begin; sample < end; ++sample) {
-      auto inputs = data.getSample(sample);
-      if (!inputs) {
-        failures[sample] = llvm::toString(inputs.takeError());
-        continue;
-      }
-      RangeObserver observer((*model)->getProbes(), samples[sample]);
-      for (auto &[index, id] : measuredInputs)
-        measure(id, (*inputs)[index], samples[sample]);
-      auto outputs = (*model)->run(*inputs, &observer);
-      if (!outputs)
-        failures[sample] = llvm::toString(outputs.takeError());
-    }
-  });
+  auto observe = [&](size_t sample, ArrayRef<HostTensor> inputs) {
+    RangeObserver observer((*model)->getProbes(), samples[sample]);
+    for (auto &[index, id] : measuredInputs)
+      measure(id, inputs[index], samples[sample]);
+    return (*model)->run(inputs, &observer).takeError();
+  };
+  if (llvm::Error error = data.forEachSample(threads, observe))
+    return module.emitError() << llvm::toString(std::move(error));
   Channels all;
-  for (size_t sample = 0; sample < data.size(); ++sample) {
-    if (!failures[sample].empty())
-      return module.emitError()
-             << "calibration sample " << sample << ": " << failures[sample];
-    for (auto &[name, channels] : samples[sample]) {
+  for (const Channels &sample : samples) {
+    for (auto &[name, channels] : sample) {
       std::vector<Channel> &sums = all[name];
       sums.resize(std::max(sums.size(), channels.size()));
       for (auto [sum, channel] : llvm::zip(sums, channels))
