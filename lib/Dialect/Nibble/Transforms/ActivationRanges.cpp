@@ -77,3 +77,13 @@ llvm::Expected<ActivationRanges> nibble::readActivationRanges(StringRef path) {
   }
   return ranges;
 }
+
+mlir::FailureOr<ActivationRanges>
+nibble::readActivationRanges(StringRef path, mlir::MLIRContext *context) {
+  auto ranges = readActivationRanges(path);
+  if (ranges)
+    return std::move(*ranges);
+  mlir::emitError(mlir::UnknownLoc::get(context))
+      << llvm::toString(ranges.takeError());
+  return mlir::failure();
+}

@@ -75,12 +75,9 @@ struct Awq : nibble::impl::NibbleAwqBase<Awq> {
   using NibbleAwqBase::NibbleAwqBase;
 
   void runOnOperation() override {
-    auto ranges = readActivationRanges(rangesFile);
-    if (!ranges) {
-      emitError(UnknownLoc::get(&getContext()))
-          << llvm::toString(ranges.takeError());
+    auto ranges = readActivationRanges(rangesFile, &getContext());
+    if (failed(ranges))
       return signalPassFailure();
-    }
     auto counts = applyAwq(getOperation(), *ranges, threads);
     if (failed(counts))
       return signalPassFailure();

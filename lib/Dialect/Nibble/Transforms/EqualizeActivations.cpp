@@ -394,12 +394,9 @@ struct EqualizeActivations
   using NibbleEqualizeActivationsBase::NibbleEqualizeActivationsBase;
 
   void runOnOperation() override {
-    auto ranges = readActivationRanges(rangesFile);
-    if (!ranges) {
-      emitError(UnknownLoc::get(&getContext()))
-          << llvm::toString(ranges.takeError());
+    auto ranges = readActivationRanges(rangesFile, &getContext());
+    if (failed(ranges))
       return signalPassFailure();
-    }
     EqualizedCounts counts = equalizeActivations(getOperation(), *ranges);
     numInputs += counts.inputs;
     numOutputs += counts.outputs;

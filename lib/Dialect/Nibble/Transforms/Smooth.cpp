@@ -138,12 +138,9 @@ struct Smooth : nibble::impl::NibbleSmoothBase<Smooth> {
   using NibbleSmoothBase::NibbleSmoothBase;
 
   void runOnOperation() override {
-    auto ranges = readActivationRanges(rangesFile);
-    if (!ranges) {
-      emitError(UnknownLoc::get(&getContext()))
-          << llvm::toString(ranges.takeError());
+    auto ranges = readActivationRanges(rangesFile, &getContext());
+    if (failed(ranges))
       return signalPassFailure();
-    }
     if (!(strength >= 0 && strength <= 1)) {
       emitError(UnknownLoc::get(&getContext()))
           << "strength is a number from 0 to 1";

@@ -198,12 +198,9 @@ struct SplitOutliers : nibble::impl::NibbleSplitOutliersBase<SplitOutliers> {
   using NibbleSplitOutliersBase::NibbleSplitOutliersBase;
 
   void runOnOperation() override {
-    auto ranges = readActivationRanges(rangesFile);
-    if (!ranges) {
-      emitError(UnknownLoc::get(&getContext()))
-          << llvm::toString(ranges.takeError());
+    auto ranges = readActivationRanges(rangesFile, &getContext());
+    if (failed(ranges))
       return signalPassFailure();
-    }
     if (!(threshold > 0)) {
       emitError(UnknownLoc::get(&getContext())) << "threshold is above 0";
       return signalPassFailure();

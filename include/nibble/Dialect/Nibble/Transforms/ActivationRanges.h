@@ -33,6 +33,10 @@ using ActivationRanges = llvm::StringMap<ActivationRange>;
 /// finite, lists of different lengths, a minimum above the maximum.
 llvm::Expected<ActivationRanges> readActivationRanges(llvm::StringRef path);
 
+/// The same for a pass: an error is reported to `context`.
+mlir::FailureOr<ActivationRanges>
+readActivationRanges(llvm::StringRef path, mlir::MLIRContext *context);
+
 /// How many inputs and outputs were changed.
 struct EqualizedCounts {
   unsigned inputs = 0, outputs = 0;
