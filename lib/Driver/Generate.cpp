@@ -53,8 +53,8 @@ private:
   Error assignRoles(int64_t capacity);
   Error findLogits();
   bool hasBuffers() const { return llvm::is_contained(roles, Role::Buffer); }
-  void setIntegers(size_t input, ArrayRef<int64_t> shape, int64_t first,
-                   int64_t step);
+  void setIntegers(size_t input, ArrayRef<int64_t> shape,
+                   llvm::function_ref<int64_t(int64_t)> getValue);
 
   const LoadedModel &model;
   std::vector<Role> roles;
@@ -160,15 +160,15 @@ Expected<Decoder> Decoder::create(const LoadedModel &model, int64_t capacity) {
   return decoder;
 }
 
-/// Makes an input the numbers first, first + step, …
-void Decoder::setIntegers(size_t input, ArrayRef<int64_t> shape, int64_t first,
-                          int64_t step) {
+/// Gives an input the integers of `getValue` by their place.
+void Decoder::setIntegers(size_t input, ArrayRef<int64_t> shape,
+                          llvm::function_ref<int64_t(int64_t)> getValue) {
   NpyArray &array = inputs[input];
   array.shape = shape.vec();
   bool wide = array.kind == "i8";
   array.bytes.resize(shape.back() * (wide ? 8 : 4));
   for (int64_t i = 0; i < shape.back(); ++i) {
-    int64_t value = first + i * step;
+    int64_t value = getValue(i);
     auto narrow = static_cast<int32_t>(value);
     if (wide)
       std::memcpy(&array.bytes[i * 8], &value, 8);
@@ -185,16 +185,13 @@ Expected<ArrayRef<float>> Decoder::read(ArrayRef<int64_t> tokens) {
   auto count = static_cast<int64_t>(tokens.size());
   for (auto [index, role] : llvm::enumerate(roles)) {
     if (role == Role::Tokens) {
-      setIntegers(index, {1, count}, 0, 0);
-      size_t size = inputs[index].bytes.size() / count;
-      for (int64_t i = 0; i < count; ++i)
-        std::memcpy(&inputs[index].bytes[i * size], &tokens[i], size);
+      setIntegers(index, {1, count}, [&](int64_t i) { return tokens[i]; });
     } else if (role == Role::Mask) {
-      setIntegers(index, {1, past + count}, 1, 0);
+      setIntegers(index, {1, past + count}, [](int64_t) { return 1; });
     } else if (role == Role::Positions) {
-      setIntegers(index, {1, count}, past, 1);
+      setIntegers(index, {1, count}, [&](int64_t i) { return past + i; });
     } else if (role == Role::Length) {
-      setIntegers(index, {1}, past, 0);
+      setIntegers(index, {1}, [&](int64_t) { return past; });
     }
   }
   auto results = model.run(inputs);
