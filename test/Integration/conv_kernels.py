@@ -13,7 +13,6 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-import compiled
 import kernels
 import support
 
@@ -65,14 +64,8 @@ def make_model(random):
 
 
 def check_row(checks, row, folder, path, session):
-    library = folder / f"convolutions_{kernels.ROWS.index(row)}.so"
-    support.must_run(support.tool("nibble"), "compile", path, "-o", library, "--target", row,
-                     "--name", "convolutions", "--quiet")
-    try:
-        model = compiled.Model(library, "convolutions")
-    except compiled.ModelError as error:
-        checks.check(error.status == compiled.NO_CPU, f"{row}: {error.message}")
-        print(f"skipped: this machine has not all of {row}")
+    model = kernels.load_row(checks, row, folder, path, "convolutions")
+    if not model:
         return
     random = np.random.default_rng(5)
     for items, sizes in SIZES:

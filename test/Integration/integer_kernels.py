@@ -14,7 +14,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-import compiled
 import kernels
 import support
 
@@ -155,14 +154,8 @@ def make_model(cases):
 
 
 def check_row(checks, row, folder, path, cases):
-    library = folder / f"integers_{kernels.ROWS.index(row)}.so"
-    support.must_run(support.tool("nibble"), "compile", path, "-o", library, "--target", row,
-                     "--name", "integers", "--quiet")
-    try:
-        model = compiled.Model(library, "integers")
-    except compiled.ModelError as error:
-        checks.check(error.status == compiled.NO_CPU, f"{row}: {error.message}")
-        print(f"skipped: this machine has not all of {row}")
+    model = kernels.load_row(checks, row, folder, path, "integers")
+    if not model:
         return
     random = np.random.default_rng(5)
     for items, sizes in SIZES:

@@ -148,16 +148,23 @@ def distance(actual, expected):
     return np.abs(actual - expected).max() / max(np.abs(expected).max(), 1e-30)
 
 
+def load_row(checks, row, folder, path, name, compute="i8"):
+    """The model at `path` compiled for `row`; None where this machine cannot run that."""
+    library = folder / f"{name}_{ROWS.index(row)}_{compute}.so"
+    support.must_run(support.tool("nibble"), "compile", path, "-o", library, "--target", row,
+                     "--compute", compute, "--name", name, "--quiet", timeout=300)
+    try:
+        return compiled.Model(library, name)
+    except compiled.ModelError as error:
+        checks.check(error.status == compiled.NO_CPU, f"{row}: {error.message}")
+        print(f"skipped: this machine has not all of {row}")
+        return None
+
+
 def check_row(checks, row, folder, path, weights, session):
     for compute in ("f32", "i8"):
-        library = folder / f"kernels_{ROWS.index(row)}_{compute}.so"
-        support.must_run(support.tool("nibble"), "compile", path, "-o", library, "--target",
-                         row, "--compute", compute, "--name", "kernels", "--quiet", timeout=300)
-        try:
-            model = compiled.Model(library, "kernels")
-        except compiled.ModelError as error:
-            checks.check(error.status == compiled.NO_CPU, f"{row}: {error.message}")
-            print(f"skipped: this machine has not all of {row}")
+        model = load_row(checks, row, folder, path, "kernels", compute)
+        if not model:
             return
         random = np.random.default_rng(7)
         for rows in SIZES:

@@ -14,7 +14,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-import compiled
 import kernels
 import support
 
@@ -58,14 +57,8 @@ def make_model(random):
 
 
 def check_row(checks, row, folder, path, cases):
-    library = folder / f"narrow_{kernels.ROWS.index(row)}.so"
-    support.must_run(support.tool("nibble"), "compile", path, "-o", library, "--target", row,
-                     "--name", "narrow", "--quiet")
-    try:
-        model = compiled.Model(library, "narrow")
-    except compiled.ModelError as error:
-        checks.check(error.status == compiled.NO_CPU, f"{row}: {error.message}")
-        print(f"skipped: this machine has not all of {row}")
+    model = kernels.load_row(checks, row, folder, path, "narrow")
+    if not model:
         return
     random = np.random.default_rng(5)
     for rows in SIZES:
