@@ -54,7 +54,29 @@ uint64_t nibble_host_features(void) {
   return features;
 }
 
+/* Measured with products of one to four rows: 15 to 25 % faster on Intel's
+ * Sapphire Rapids, 15 to 45 % slower on AMD's Zen 4. */
+static int reads_ahead(void) {
+  unsigned words[4];
+  read_cpuid(0, 0, words);
+  return memcmp(&words[1], "Genu", 4) == 0 &&
+         memcmp(&words[3], "ineI", 4) == 0 && memcmp(&words[2], "ntel", 4) == 0;
+}
+
+int64_t nibble_runtime_reads_ahead(void) {
+  /* 0 until it is known; cpuid takes long on virtual machines. */
+  static int known;
+  int value = __atomic_load_n(&known, __ATOMIC_RELAXED);
+  if (value == 0) {
+    value = reads_ahead() ? 2 : 1;
+    __atomic_store_n(&known, value, __ATOMIC_RELAXED);
+  }
+  return value - 1;
+}
+
 #elif defined(__aarch64__)
+
+int64_t nibble_runtime_reads_ahead(void) { return 0; }
 
 uint64_t nibble_host_features(void) {
   uint64_t features = 0;

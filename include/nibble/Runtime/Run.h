@@ -83,6 +83,9 @@ void nibble_runtime_fail(int code, const char *message);
 int64_t nibble_runtime_multiply(int64_t a, int64_t b);
 /* Ends the run where its caller wants it. */
 void nibble_runtime_check_interrupt(void);
+/* 1 where weights that stream by arrive sooner when code fetches them ahead,
+ * 0 where the processor does as well or better by itself. */
+int64_t nibble_runtime_reads_ahead(void);
 
 /* Buffers, aligned to 64 bytes; the names are upstream's. */
 void *_mlir_memref_to_llvm_alloc(size_t size);

@@ -13,6 +13,8 @@
 //   quantized weight    unpacked and scaled
 //   another matrix      copied, transposed where its columns are contiguous
 //
+// Few rows multiply the numbers of a quantized weight where they are made.
+//
 //===----------------------------------------------------------------------===//
 
 #include "PackedReader.h"
@@ -22,6 +24,12 @@ using namespace mlir;
 using namespace nibble;
 
 static constexpr int64_t kColumns = PanelFormat::kColumns;
+/// Up to this many rows quantized weights are not worth a panel.
+static constexpr int64_t kDirectRows = 16;
+/// Rows that share numbers in registers.
+static constexpr int64_t kDirectBlock = 8;
+/// Registers that this takes.
+static constexpr int64_t kDirectRegisters = 32;
 
 //===----------------------------------------------------------------------===//
 // Packed weights
@@ -72,9 +80,7 @@ public:
   Dequantizer(KernelBuilder &kernel, const KernelTarget &target,
               const WeightKernelFormat &format, Value weight, Value panel)
       : kernel(kernel), reader(kernel, target, format, weight), target(target),
-        format(format), panel(panel),
-        integers(kernel.vector(target.lanes(), kernel.i32())),
-        floats(kernel.vector(target.lanes(), kernel.f32())) {}
+        format(format), panel(panel) {}
 
   void fill(Value groupStart);
 
@@ -84,7 +90,6 @@ private:
   const KernelTarget &target;
   const WeightKernelFormat &format;
   Value panel;
-  VectorType integers, floats;
 };
 } // namespace
 
@@ -95,9 +100,7 @@ void Dequantizer::fill(Value groupStart) {
   kernel.loop(
       kernel.index(0), kernel.index(kColumns), lanes, [&](Value column) {
         Value scale = reader.loadScales(groupStart, column);
-        Value zero = format.panel.hasZeros
-                         ? reader.loadZeros(groupStart, column)
-                         : kernel.splat(integers, format.zero);
+        Value zeros = reader.loadZerosOrCommon(groupStart, column);
         kernel.loop(
             kernel.index(0), kernel.index(format.panel.stepsPerGroup()), 1,
             [&](Value step) {
@@ -107,19 +110,7 @@ void Dequantizer::fill(Value groupStart) {
                   column);
               for (int64_t quad = 0; quad < quads; ++quad)
                 for (int64_t j = 0; j < 4; ++j) {
-                  Value code = kernel.bitcast(unpacked[quad], integers);
-                  code = arith::ShRUIOp::create(builder, loc, code,
-                                                kernel.splat(integers, 8 * j));
-                  code = arith::AndIOp::create(
-                      builder, loc, code, kernel.splat(integers, int64_t(255)));
-                  Value number;
-                  if (format.codeBook) {
-                    number = reader.lookUp(code);
-                  } else {
-                    code = arith::SubIOp::create(builder, loc, code, zero);
-                    number =
-                        arith::SIToFPOp::create(builder, loc, floats, code);
-                  }
+                  Value number = reader.convert(unpacked[quad], j, zeros);
                   number = arith::MulFOp::create(builder, loc, number, scale);
                   Value k =
                       kernel.add(kernel.mul(step, 4 * quads), 4 * quad + j);
@@ -131,11 +122,161 @@ void Dequantizer::fill(Value groupStart) {
       });
 }
 
+namespace {
+/// scratch[row, 64] += x[first + row, k…] · weight[k…, 64] for all k of one
+/// group and few rows: numbers go from codes to products in registers.
+class DirectProduct {
+public:
+  /// The arguments are those of a product with a panel (PanelTile.h), which is
+  /// the packed weight here and starts with the group.
+  DirectProduct(KernelBuilder &kernel, const KernelTarget &target,
+                const WeightKernelFormat &format, ValueRange arguments)
+      : kernel(kernel), target(target), format(format),
+        reader(kernel, target, format, arguments[1]), x(arguments[0]),
+        groupStart(arguments[2]), scratch(arguments[3]), first(arguments[4]),
+        count(arguments[5]), firstK(arguments[6]),
+        floats(kernel.vector(target.lanes(), kernel.f32())) {}
+
+  void build();
+
+private:
+  /// Sums of `rows` rows from `row` on.
+  void buildRows(Value row, int64_t rows);
+  void buildColumns(Value row, int64_t rows, int64_t vectors,
+                    Value firstColumn);
+  /// Adds what one step of the packed codes gives.
+  Values addStep(Value step, int64_t vectors, Value firstColumn,
+                 ArrayRef<Value> zeros, ValueRange sums);
+  int64_t inputsPerStep() const { return 4 * format.panel.quadsPerStep(); }
+
+  KernelBuilder &kernel;
+  const KernelTarget &target;
+  const WeightKernelFormat &format;
+  PackedReader reader;
+  Value x, groupStart, scratch, first, count, firstK;
+  VectorType floats;
+  /// Those of x whose sums are built; the last one stands for missing ones.
+  Values rowsOfX;
+  /// Bytes between what is multiplied and what is fetched.
+  Value distance;
+};
+} // namespace
+
+Values DirectProduct::addStep(Value step, int64_t vectors, Value firstColumn,
+                              ArrayRef<Value> zeros, ValueRange sums) {
+  Values current(sums);
+  Value position =
+      kernel.add(groupStart, kernel.mul(step, format.panel.stepBytes()));
+  SmallVector<Values> quads;
+  for (int64_t v = 0; v < vectors; ++v) {
+    Value column = kernel.add(firstColumn, v * target.lanes());
+    reader.prefetchStep(position, column, distance);
+    quads.push_back(reader.unpackStep(position, column));
+  }
+  Value firstOfStep = kernel.add(firstK, kernel.mul(step, inputsPerStep()));
+  for (int64_t i = 0; i < inputsPerStep(); ++i) {
+    Value k = kernel.add(firstOfStep, i);
+    Values numbers;
+    for (int64_t v = 0; v < vectors; ++v)
+      numbers.push_back(reader.convert(quads[v][i / 4], i % 4, zeros[v]));
+    for (auto [r, row] : llvm::enumerate(rowsOfX)) {
+      Value input = kernel.broadcast(kernel.load(x, {row, k}), floats);
+      for (int64_t v = 0; v < vectors; ++v) {
+        Value &sum = current[r * vectors + v];
+        sum = kernel.fma(input, numbers[v], sum);
+      }
+    }
+  }
+  return current;
+}
+
+void DirectProduct::buildColumns(Value row, int64_t rows, int64_t vectors,
+                                 Value firstColumn) {
+  int64_t lanes = target.lanes();
+  Values scales, zeros;
+  for (int64_t v = 0; v < vectors; ++v) {
+    Value column = kernel.add(firstColumn, v * lanes);
+    scales.push_back(reader.loadScales(groupStart, column));
+    zeros.push_back(reader.loadZerosOrCommon(groupStart, column));
+  }
+  Values sums =
+      kernel.loop(kernel.index(0), kernel.index(format.panel.stepsPerGroup()),
+                  1, Values(rows * vectors, kernel.splat(floats, 0.0)),
+                  [&](Value step, ValueRange carried) {
+                    return addStep(step, vectors, firstColumn, zeros, carried);
+                  });
+  Value base = kernel.add(kernel.mul(row, kColumns), firstColumn);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t v = 0; v < vectors; ++v) {
+      Value place = kernel.add(base, r * kColumns + v * lanes);
+      Value total = kernel.loadVector(scratch, place, floats);
+      total = kernel.fma(sums[r * vectors + v], scales[v], total);
+      kernel.storeVector(total, scratch, place);
+    }
+}
+
+void DirectProduct::buildRows(Value row, int64_t rows) {
+  Value last = kernel.sub(kernel.add(first, count), kernel.index(1));
+  rowsOfX.clear();
+  for (int64_t r = 0; r < rows; ++r)
+    rowsOfX.push_back(kernel.min(kernel.add(first, kernel.add(row, r)), last));
+  // A vector of columns takes registers for its sums, the codes of a step,
+  // scales, zero points and a number; an input and constants are shared.
+  int64_t vectors = rows == 1 ? 4 : 2, shared = 4;
+  int64_t registers = rows + format.panel.quadsPerStep() + 3;
+  while (vectors > 1 && vectors * registers + shared > kDirectRegisters)
+    vectors /= 2;
+  kernel.loop(kernel.index(0), kernel.index(kColumns), vectors * target.lanes(),
+              [&](Value column) { buildColumns(row, rows, vectors, column); });
+}
+
+void DirectProduct::build() {
+  distance = reader.getReadAhead();
+  Value zero = kernel.index(0);
+  kernel.ifThen(
+      kernel.lessEqual(count, kernel.index(1)), [&] { buildRows(zero, 1); },
+      [&] {
+        kernel.ifThen(
+            kernel.lessEqual(count, kernel.index(4)),
+            [&] { buildRows(zero, 4); },
+            [&] {
+              kernel.loop(zero, count, kDirectBlock,
+                          [&](Value row) { buildRows(row, kDirectBlock); });
+            });
+      });
+}
+
+/// (x, weight: i8 buffer, first byte of the group: index, scratch, first row,
+///  rows: up to kDirectRows, first k, ks: index)
+static func::FuncOp getDirectProductFunction(ModuleOp module,
+                                             const KernelTarget &target,
+                                             const WeightKernelFormat &format) {
+  OpBuilder types(module.getContext());
+  KernelBuilder type(types, module.getLoc());
+  Type index = type.indexType();
+  SmallVector<Type> arguments{type.matrix(type.f32(), /*contiguousRows=*/true),
+                              type.buffer(type.i8()),
+                              index,
+                              type.buffer(type.f32()),
+                              index,
+                              index,
+                              index,
+                              index};
+  return getOrCreateFunction(
+      module, "nibble_f32_direct_" + format.getName(), arguments,
+      [&](KernelBuilder &kernel, ValueRange args) {
+        DirectProduct(kernel, target, format, args).build();
+      });
+}
+
 func::FuncOp
 nibble::getDequantizedTileFunction(ModuleOp module, const KernelTarget &target,
                                    const WeightKernelFormat &format,
                                    bool hasBias) {
   func::FuncOp product = getPanelProductFunction(module, target);
+  func::FuncOp direct;
+  if (int64_t(target.registers) >= kDirectRegisters)
+    direct = getDirectProductFunction(module, target, format);
   OpBuilder types(module.getContext());
   KernelBuilder type(types, module.getLoc());
   Type matrix = type.matrix(type.f32(), /*contiguousRows=*/true);
@@ -153,14 +294,40 @@ nibble::getDequantizedTileFunction(ModuleOp module, const KernelTarget &target,
         Dequantizer dequantizer(kernel, target, format, weight, panel);
         Value K = memref::DimOp::create(kernel.builder, kernel.loc, x, 1);
         Value firstGroup = kernel.mul(tile, kernel.divideUp(K, group));
-        builder.build(
-            product, group, getStart(hasBias, args[2]),
-            [&](Value firstK, Value) -> Panel {
-              Value number = kernel.add(
-                  firstGroup, kernel.divide(firstK, kernel.index(group)));
-              dequantizer.fill(kernel.mul(number, format.panel.groupBytes()));
-              return {panel, kernel.index(0)};
-            });
+        TileStart start = getStart(hasBias, args[2]);
+        auto getGroup = [&](Value firstK) {
+          Value number = kernel.add(firstGroup,
+                                    kernel.divide(firstK, kernel.index(group)));
+          return kernel.mul(number, format.panel.groupBytes());
+        };
+        auto buildPanels = [&] {
+          builder.build(product, group, start,
+                        [&](Value firstK, Value) -> Panel {
+                          dequantizer.fill(getGroup(firstK));
+                          return {panel, kernel.index(0)};
+                        });
+        };
+        if (!direct)
+          return buildPanels();
+        Value rows = memref::DimOp::create(kernel.builder, kernel.loc, x, 0);
+        kernel.ifThen(
+            kernel.lessEqual(rows, kernel.index(kDirectRows)),
+            [&] {
+              builder.beginPass(kernel.index(0), start);
+              Value whole =
+                  kernel.mul(kernel.divide(K, kernel.index(group)), group);
+              kernel.loop(kernel.index(0), whole, group, [&](Value firstK) {
+                builder.multiply(direct, {weight, getGroup(firstK)}, firstK,
+                                 kernel.index(group));
+              });
+              kernel.ifThen(kernel.less(whole, K), [&] {
+                dequantizer.fill(getGroup(whole));
+                builder.multiply(product, {panel, kernel.index(0)}, whole,
+                                 kernel.sub(K, whole));
+              });
+              builder.finishPass();
+            },
+            buildPanels);
       });
 }
 

@@ -29,6 +29,7 @@ static constexpr int64_t kQuadBytes = 4 * kColumns;
 static constexpr int64_t kRowBlock = 16;
 /// From this many rows on, unpacking into a panel pays.
 static constexpr int64_t kPanelRows = 64;
+static constexpr int64_t kCacheLine = 64;
 static constexpr int64_t kScratchRows = kRowsPerPass + kRowBlock;
 
 //===----------------------------------------------------------------------===//
@@ -265,6 +266,14 @@ struct TileShape {
   int64_t vectors;
 };
 
+/// Cache lines of the weight that are fetched beside the products, some with
+/// each step: fetched at once they would keep loads from being issued.
+struct ReadAhead {
+  /// Byte of the weight; nothing is fetched without one.
+  Value first;
+  int64_t linesPerStep = 0;
+};
+
 /// Writes the function of one format.
 class TileBuilder {
 public:
@@ -291,7 +300,7 @@ private:
   }
   /// Scales of a vector of columns, for integers in place of codes.
   Value loadScales(Value groupStart, Value column);
-  void prefetchGroup(Value groupStart, int64_t groupsAhead, unsigned locality);
+  void prefetch(const ReadAhead &ahead, Value step);
 
   //===--- Steps --------------------------------------------------------------
   Value dot(Value sums, Value weights, Value activations);
@@ -301,10 +310,11 @@ private:
   /// Sums over a group from packed codes; `rowStride` rows are side by side.
   Values sumPacked(Value groupStart, Value firstQuad, int64_t rowStride,
                    TileShape shape, Value firstColumn, Values sums,
-                   bool twoChains = false);
+                   const ReadAhead &ahead, bool twoChains = false);
   /// The same from the panel.
   Values sumPanel(Value firstQuad, int64_t rowStride, TileShape shape,
-                  Value firstColumn, ArrayRef<Value> start);
+                  Value firstColumn, ArrayRef<Value> start,
+                  const ReadAhead &ahead);
   /// accumulators[first + …] += scales · sums, in the scratch.
   void accumulate(Value groupStart, Value grid, TileShape shape,
                   Value firstColumn, ArrayRef<Value> groupSums, Value firstRow);
@@ -372,15 +382,14 @@ Value TileBuilder::loadScales(Value groupStart, Value column) {
                                kernel.splat(floatType, step));
 }
 
-void TileBuilder::prefetchGroup(Value groupStart, int64_t groupsAhead,
-                                unsigned locality) {
-  constexpr int64_t cacheLine = 64;
-  int64_t bytes = format.panel.groupBytes();
-  Value first = kernel.add(groupStart, groupsAhead * bytes);
-  kernel.loop(kernel.index(0), kernel.index(bytes), cacheLine,
-              [&](Value offset) {
-                kernel.prefetch(weight, kernel.add(first, offset), locality);
-              });
+void TileBuilder::prefetch(const ReadAhead &ahead, Value step) {
+  if (!ahead.first)
+    return;
+  Value line = kernel.mul(step, ahead.linesPerStep * kCacheLine);
+  for (int64_t i = 0; i < ahead.linesPerStep; ++i)
+    kernel.prefetch(weight,
+                    kernel.add(kernel.add(ahead.first, line), i * kCacheLine),
+                    /*locality=*/2);
 }
 
 //===----------------------------------------------------------------------===//
@@ -430,7 +439,8 @@ Values TileBuilder::startSums(Value groupStart, Value grid, TileShape shape,
 
 Values TileBuilder::sumPacked(Value groupStart, Value firstQuad,
                               int64_t rowStride, TileShape shape,
-                              Value firstColumn, Values start, bool twoChains) {
+                              Value firstColumn, Values start,
+                              const ReadAhead &ahead, bool twoChains) {
   int64_t quads = format.panel.quadsPerStep();
   int64_t count = shape.rows * shape.vectors;
   // A second set of sums hides the latency of the instruction where there are
@@ -443,6 +453,7 @@ Values TileBuilder::sumPacked(Value groupStart, Value firstQuad,
       kernel.index(0), kernel.index(format.panel.stepsPerGroup()), 1, start,
       [&](Value step, ValueRange carried) {
         Values current(carried);
+        prefetch(ahead, step);
         Value position =
             kernel.add(groupStart, kernel.mul(step, format.panel.stepBytes()));
         Value quadOfStep =
@@ -473,11 +484,12 @@ Values TileBuilder::sumPacked(Value groupStart, Value firstQuad,
 
 Values TileBuilder::sumPanel(Value firstQuad, int64_t rowStride,
                              TileShape shape, Value firstColumn,
-                             ArrayRef<Value> start) {
+                             ArrayRef<Value> start, const ReadAhead &ahead) {
   return kernel.loop(
       kernel.index(0), kernel.index(format.panel.group / 4), 1, start,
       [&](Value quad, ValueRange carried) {
         Values current(carried);
+        prefetch(ahead, quad);
         Value position = kernel.add(kernel.mul(quad, kQuadBytes),
                                     kernel.mul(firstColumn, 4));
         Values weights;
@@ -528,9 +540,9 @@ void TileBuilder::accumulate(Value groupStart, Value grid, TileShape shape,
 /// Sums, one weight for each vector and a broadcast have to fit the registers.
 TileShape TileBuilder::getShape(int64_t blockRows) {
   bool many = target.registers >= 32;
-  if (many && blockRows == 16)
-    return {16, 1};
-  if (many && blockRows == 8)
+  // Two vectors share a broadcast: more rows would load more than can be
+  // multiplied.
+  if (many && blockRows >= 8)
     return {8, 2};
   int64_t rowsOfTile = std::min<int64_t>(blockRows, 4);
   int64_t most = (many ? 16 : 8) / rowsOfTile;
@@ -545,6 +557,7 @@ void TileBuilder::buildFewRows(int64_t blockRows) {
   OpBuilder &builder = kernel.builder;
   Location loc = kernel.loc;
   TileShape shape{blockRows, vectors};
+  Value distance = reader.getReadAhead();
   Values start(blockRows * vectors, kernel.splat(floatType, 0.0));
   Values result = kernel.loop(
       kernel.index(0), groups, 1, start, [&](Value group, ValueRange carried) {
@@ -552,9 +565,12 @@ void TileBuilder::buildFewRows(int64_t blockRows) {
         Value grid = getGrid(group, kernel.index(0));
         Value firstQuad = kernel.mul(grid, format.panel.group / 4);
         Value zero = kernel.index(0);
+        ReadAhead ahead{kernel.add(groupStart, distance),
+                        static_cast<int64_t>(format.panel.stepBytes()) /
+                            kCacheLine};
         Values groupSums =
             sumPacked(groupStart, firstQuad, blockRows, shape, zero,
-                      startSums(groupStart, grid, shape, zero),
+                      startSums(groupStart, grid, shape, zero), ahead,
                       /*twoChains=*/blockRows == 1);
         Values current(carried);
         for (int64_t v = 0; v < vectors; ++v) {
@@ -638,13 +654,29 @@ void TileBuilder::buildBlock(Value groupStart, Value group, Value row,
   TileShape shape = getShape(blockRows);
   Value grid = getGrid(group, row);
   Value firstQuad = kernel.mul(grid, format.panel.group / 4);
+  // Each part of the block fetches a part of a group.
+  int64_t lines = llvm::divideCeil(format.panel.groupBytes(), kCacheLine);
+  int64_t partsOfColumns = blockRows / shape.rows;
+  int64_t linesPerPart =
+      llvm::divideCeil(lines * shape.vectors, vectors * partsOfColumns);
+  int64_t steps =
+      unpacked ? format.panel.group / 4 : format.panel.stepsPerGroup();
+  Value next = kernel.add(groupStart, kGroupsAhead * format.panel.groupBytes());
   auto buildShape = [&](Value column, Value r) {
+    Value part = kernel.add(
+        kernel.mul(kernel.divide(column, kernel.index(shape.vectors * lanes)),
+                   partsOfColumns),
+        kernel.divide(r, kernel.index(shape.rows)));
+    ReadAhead ahead{
+        kernel.add(next, kernel.mul(part, linesPerPart * kCacheLine)),
+        static_cast<int64_t>(llvm::divideCeil(linesPerPart, steps))};
     Value place = kernel.add(grid, r);
     Values start = startSums(groupStart, place, shape, column);
     Value quad = kernel.add(firstQuad, r);
     Values groupSums =
-        unpacked ? sumPanel(quad, blockRows, shape, column, start)
-                 : sumPacked(groupStart, quad, blockRows, shape, column, start);
+        unpacked ? sumPanel(quad, blockRows, shape, column, start, ahead)
+                 : sumPacked(groupStart, quad, blockRows, shape, column, start,
+                             ahead);
     accumulate(groupStart, place, shape, column, groupSums,
                kernel.add(scratchRow, r));
   };
@@ -660,7 +692,6 @@ void TileBuilder::buildSomeRows() {
   clear(paddedRows);
   kernel.loop(kernel.index(0), groups, 1, [&](Value group) {
     Value groupStart = getGroupStart(group);
-    prefetchGroup(groupStart, /*groupsAhead=*/2, /*locality=*/2);
     forEachRowBlock(kernel, rows, [&](Value row, int64_t size, Value) {
       buildBlock(groupStart, group, row, size, row, /*unpacked=*/false);
     });
@@ -693,7 +724,6 @@ void TileBuilder::buildManyRows() {
     kernel.loop(kernel.index(0), groups, 1, [&](Value group) {
       Value groupStart = getGroupStart(group);
       unpackGroup(groupStart);
-      prefetchGroup(groupStart, /*groupsAhead=*/1, /*locality=*/3);
       forEachRowBlock(kernel, count, [&](Value row, int64_t size, Value) {
         buildBlock(groupStart, group, kernel.add(first, row), size, row,
                    /*unpacked=*/true);

@@ -47,6 +47,9 @@ struct WeightKernelFormat {
   std::string getName() const;
 };
 
+/// Groups between the one that is multiplied and the one that is fetched.
+inline constexpr int64_t kGroupsAhead = 2;
+
 /// The format of a weight type with the layout `panel`.
 WeightKernelFormat getKernelFormat(mlir::RankedTensorType weightType);
 

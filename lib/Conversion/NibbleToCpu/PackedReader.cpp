@@ -56,6 +56,7 @@ std::string WeightKernelFormat::getName() const {
 PackedReader::PackedReader(KernelBuilder &kernel, const KernelTarget &target,
                            const WeightKernelFormat &format, Value weight)
     : kernel(kernel), format(format), weight(weight), lanes(target.lanes()),
+      hasFloatTable(target.lanes() == kTableSize),
       sumType(kernel.vector(lanes, kernel.i32())),
       floatType(kernel.vector(lanes, kernel.f32())),
       byteType(kernel.vector(4 * lanes, kernel.i8())) {}
@@ -130,6 +131,31 @@ Values PackedReader::unpackStep(Value step, Value column) {
   return unpack(rowsOfStep);
 }
 
+Value PackedReader::getReadAhead() {
+  OpBuilder &builder = kernel.builder;
+  StringRef name = "nibble_runtime_reads_ahead";
+  auto module = weight.getParentRegion()->getParentOfType<ModuleOp>();
+  if (!module.lookupSymbol(name)) {
+    OpBuilder top = OpBuilder::atBlockBegin(module.getBody());
+    func::FuncOp::create(top, kernel.loc, name,
+                         top.getFunctionType({}, top.getI64Type()))
+        .setPrivate();
+  }
+  Value answer = func::CallOp::create(builder, kernel.loc, name,
+                                      TypeRange(builder.getI64Type()))
+                     .getResult(0);
+  return kernel.mul(arith::IndexCastOp::create(builder, kernel.loc,
+                                               kernel.indexType(), answer),
+                    kGroupsAhead * format.panel.groupBytes());
+}
+
+void PackedReader::prefetchStep(Value step, Value column, Value distance) {
+  Value first = kernel.add(kernel.add(step, kernel.mul(column, 4)), distance);
+  for (size_t row = 0; row < format.panel.stepBytes() / kQuadBytes; ++row)
+    kernel.prefetch(weight, kernel.add(first, row * kQuadBytes),
+                    /*locality=*/2);
+}
+
 Values PackedReader::unpackIntegers(Value step, Value column) {
   Values quads = unpackStep(step, column);
   if (!format.codeBook)
@@ -149,7 +175,12 @@ Values PackedReader::unpackIntegers(Value step, Value column) {
 }
 
 Value PackedReader::lookUp(Value codes) {
-  SmallVector<float> table = getCodeBookValues(format.codeBook);
+  SmallVector<float> table;
+  if (format.codeBook)
+    table = getCodeBookValues(format.codeBook);
+  else
+    for (int64_t code = 0; code < kTableSize; ++code)
+      table.push_back(static_cast<float>(code - format.zero));
   table.resize(kTableSize);
   Value entries = arith::ConstantOp::create(
       kernel.builder, kernel.loc,
@@ -157,4 +188,30 @@ Value PackedReader::lookUp(Value codes) {
                              ArrayRef<float>(table)));
   return LookupOp::create(kernel.builder, kernel.loc, floatType, entries,
                           codes);
+}
+
+Value PackedReader::loadZerosOrCommon(Value groupStart, Value column) {
+  return format.panel.hasZeros ? loadZeros(groupStart, column)
+                               : kernel.splat(sumType, format.zero);
+}
+
+Value PackedReader::convert(Value quad, int64_t place, Value zeros) {
+  OpBuilder &builder = kernel.builder;
+  Location loc = kernel.loc;
+  Value code = kernel.bitcast(quad, sumType);
+  code = arith::ShRUIOp::create(builder, loc, code,
+                                kernel.splat(sumType, 8 * place));
+  code = arith::AndIOp::create(builder, loc, code,
+                               kernel.splat(sumType, int64_t(255)));
+  if (format.codeBook)
+    return lookUp(code);
+  if (!hasFloatTable || format.panel.bits > 4) {
+    code = arith::SubIOp::create(builder, loc, code, zeros);
+    return arith::SIToFPOp::create(builder, loc, floatType, code);
+  }
+  Value number = lookUp(code);
+  if (!format.panel.hasZeros)
+    return number;
+  zeros = arith::SIToFPOp::create(builder, loc, floatType, zeros);
+  return arith::SubFOp::create(builder, loc, number, zeros);
 }

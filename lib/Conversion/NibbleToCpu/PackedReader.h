@@ -27,10 +27,20 @@ public:
   /// The same with integers in place of the codes of a code book (Spec S13),
   /// as unsigned bytes with a zero point of 128.
   Values unpackIntegers(mlir::Value step, mlir::Value column);
-  /// Entries of a code book for codes in i32.
-  mlir::Value lookUp(mlir::Value codes);
+  /// Bytes between what few rows multiply and what they fetch, if anything:
+  /// the processor that runs the code decides.
+  mlir::Value getReadAhead();
+  /// Fetches the step that is `distance` bytes behind `step`.
+  void prefetchStep(mlir::Value step, mlir::Value column, mlir::Value distance);
+  /// What is subtracted from the codes of a vector of columns, in i32.
+  mlir::Value loadZerosOrCommon(mlir::Value groupStart, mlir::Value column);
+  /// The numbers of input `place` of a quad before they are scaled, in f32:
+  /// codes minus `zeros`, or entries of the code book.
+  mlir::Value convert(mlir::Value quad, int64_t place, mlir::Value zeros);
 
 private:
+  /// Numbers for codes of up to 4 bits in i32.
+  mlir::Value lookUp(mlir::Value codes);
   Values unpack(llvm::ArrayRef<mlir::Value> step);
   mlir::Value shiftRight(mlir::Value bytes, unsigned bits);
 
@@ -38,6 +48,8 @@ private:
   const WeightKernelFormat &format;
   mlir::Value weight;
   int64_t lanes;
+  /// One shuffle looks floats up in a table of 16.
+  bool hasFloatTable;
   mlir::VectorType sumType, floatType, byteType;
 };
 

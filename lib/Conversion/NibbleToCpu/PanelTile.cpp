@@ -222,8 +222,11 @@ void PanelTileBuilder::startVector(Value column, Value source, Value place,
       });
 }
 
-void PanelTileBuilder::start(Value first, Value count, const TileStart &with) {
-  kernel.loop(kernel.index(0), count, 1, [&](Value row) {
+void PanelTileBuilder::beginPass(Value first, const TileStart &with) {
+  pass = first;
+  Value rows = memref::DimOp::create(kernel.builder, kernel.loc, x, 0);
+  passRows = kernel.min(kernel.sub(rows, first), kernel.index(kPassRows));
+  kernel.loop(kernel.index(0), passRows, 1, [&](Value row) {
     Value base = kernel.mul(row, kColumns), source = kernel.add(first, row);
     Value same;
     if (with.kind == TileStart::Zero)
@@ -241,9 +244,16 @@ void PanelTileBuilder::start(Value first, Value count, const TileStart &with) {
   });
 }
 
-void PanelTileBuilder::finish(Value first, Value count) {
-  kernel.loop(kernel.index(0), count, 1, [&](Value row) {
-    Value base = kernel.mul(row, kColumns), target = kernel.add(first, row);
+void PanelTileBuilder::multiply(func::FuncOp product, const Panel &panel,
+                                Value firstK, Value countK) {
+  func::CallOp::create(kernel.builder, kernel.loc, product,
+                       ValueRange{x, panel.buffer, panel.start, scratch, pass,
+                                  passRows, firstK, countK});
+}
+
+void PanelTileBuilder::finishPass() {
+  kernel.loop(kernel.index(0), passRows, 1, [&](Value row) {
+    Value base = kernel.mul(row, kColumns), target = kernel.add(pass, row);
     forColumns([&](Value column) {
       Value result = kernel.loadVector(scratch, kernel.add(base, column), sums);
       forVector(
@@ -265,20 +275,13 @@ void PanelTileBuilder::forColumns(llvm::function_ref<void(Value)> body) {
 void PanelTileBuilder::buildPass(Value first, func::FuncOp product,
                                  int64_t depth, const TileStart &with,
                                  PanelSource source) {
-  OpBuilder &builder = kernel.builder;
-  pass = first;
-  Value rows = memref::DimOp::create(builder, kernel.loc, x, 0);
-  Value K = memref::DimOp::create(builder, kernel.loc, x, 1);
-  Value count = kernel.min(kernel.sub(rows, first), kernel.index(kPassRows));
-  start(first, count, with);
+  beginPass(first, with);
+  Value K = memref::DimOp::create(kernel.builder, kernel.loc, x, 1);
   kernel.loop(kernel.index(0), K, depth, [&](Value k) {
     Value countK = kernel.min(kernel.sub(K, k), kernel.index(depth));
-    Panel panel = source(k, countK);
-    func::CallOp::create(builder, kernel.loc, product,
-                         ValueRange{x, panel.buffer, panel.start, scratch,
-                                    first, count, k, countK});
+    multiply(product, source(k, countK), k, countK);
   });
-  finish(first, count);
+  finishPass();
 }
 
 void PanelTileBuilder::build(func::FuncOp product, int64_t depth,

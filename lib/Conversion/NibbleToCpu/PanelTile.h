@@ -68,6 +68,12 @@ public:
   /// The rows of one pass.
   void buildPass(mlir::Value first, mlir::func::FuncOp product, int64_t depth,
                  const TileStart &start, PanelSource source);
+  /// The same in steps: totals of up to kPassRows rows from `first` on begin,
+  /// get the products of some k, and are written.
+  void beginPass(mlir::Value first, const TileStart &start);
+  void multiply(mlir::func::FuncOp product, const Panel &panel,
+                mlir::Value firstK, mlir::Value countK);
+  void finishPass();
   mlir::Value getFirstColumn() const { return firstColumn; }
   /// The first row of the pass that is built.
   mlir::Value getPass() const { return pass; }
@@ -75,10 +81,8 @@ public:
   mlir::Value getColumns() const { return columns; }
 
 private:
-  void start(mlir::Value first, mlir::Value count, const TileStart &with);
   void startVector(mlir::Value column, mlir::Value source, mlir::Value place,
                    const TileStart &with);
-  void finish(mlir::Value first, mlir::Value count);
   /// body(first column) for each vector of the tile.
   void forColumns(llvm::function_ref<void(mlir::Value column)> body);
   /// Calls `full` where all lanes of a vector exist, else `partial`.
@@ -90,7 +94,9 @@ private:
   mlir::Value x, y;
   int64_t lanes;
   mlir::VectorType sums;
-  mlir::Value firstColumn, columns, scratch, pass;
+  mlir::Value firstColumn, columns, scratch;
+  /// First row of the pass and its rows.
+  mlir::Value pass, passRows;
 };
 
 } // namespace nibble

@@ -267,6 +267,7 @@ getRuntimeSymbols(llvm::orc::MangleAndInterner interner) {
   add("nibble_runtime_fail", &nibble_runtime_fail);
   add("nibble_runtime_multiply", &nibble_runtime_multiply);
   add("nibble_runtime_check_interrupt", &nibble_runtime_check_interrupt);
+  add("nibble_runtime_reads_ahead", &nibble_runtime_reads_ahead);
   add("_mlir_ciface_nibble_runtime_observe_f16", &observeF16);
   add("_mlir_ciface_nibble_runtime_observe_bf16", &observeBF16);
   add("_mlir_ciface_nibble_runtime_observe_f32", &observeF32);
