@@ -19,6 +19,7 @@
 #include "nibble/Dialect/Nibble/Transforms/Round.h"
 #include "nibble/Dialect/Nibble/Transforms/SplitOutliers.h"
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
+#include "nibble/Dialect/Onnx/Transforms/Passes.h"
 #include "nibble/Driver/Driver.h"
 #include "nibble/Evaluation/Evaluate.h"
 #include "nibble/Evaluation/MadeUpData.h"
@@ -28,6 +29,7 @@
 #include "nibble/Support/Progress.h"
 #include "nibble/Tools/ModelFile.h"
 
+#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Pass/PassManager.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/FormatVariadic.h"
@@ -58,6 +60,7 @@ private:
   FailureOr<CalibrationData> obtainSamples(ModuleOp module,
                                            const ModelInterface &interface);
   LogicalResult openData(ModuleOp module);
+  LogicalResult inlineFunctions(ModuleOp module);
   LogicalResult prepareModel(ModuleOp module);
   LogicalResult scaleWeights(ModuleOp module);
   void warnIfNothing(unsigned changed, StringRef why);
@@ -158,6 +161,36 @@ LogicalResult Quantizer::openData(ModuleOp module) {
   data = std::move(*samples);
   if (getMethodName(command) != "round" || command.activations != "float")
     report.calibratedOn = describeSamples(command, calibration->size());
+  return success();
+}
+
+static std::vector<std::string> getFunctionNames(ModuleOp module) {
+  std::vector<std::string> names;
+  for (auto func : module.getOps<func::FuncOp>())
+    if (auto function =
+            func->getAttrOfType<onnx::FunctionAttr>(onnx::kFunctionAttrName))
+      names.push_back(function.getName() ? function.getName().str() : "");
+  return names;
+}
+
+/// A function holds no initializers, and what it reads as a weight is often an
+/// input of it: functions with products become part of the graph.
+LogicalResult Quantizer::inlineFunctions(ModuleOp module) {
+  std::vector<std::string> before = getFunctionNames(module);
+  if (before.empty())
+    return success();
+  onnx::OnnxInlineFunctionsOptions options;
+  options.opTypes.assign({"MatMul", "Gemm", "Conv", "ConvTranspose", "Gather"});
+  options.keepsVersions = true;
+  PassManager passes(&session.getContext(), ModuleOp::getOperationName());
+  passes.addPass(onnx::createOnnxInlineFunctions(options));
+  if (failed(passes.run(module)))
+    return failure();
+  std::vector<std::string> after = getFunctionNames(module);
+  llvm::copy_if(before, std::back_inserter(report.inlined),
+                [&](const std::string &name) {
+                  return !llvm::is_contained(after, name);
+                });
   return success();
 }
 
@@ -575,6 +608,8 @@ int Quantizer::runOnce() {
   if (!module)
     return ExitFailure;
   report.bytesBefore = getFileSize(command.input, *module);
+  if (failed(inlineFunctions(*module)))
+    return ExitFailure;
   report.weightsBefore = describeModel(*module);
   bool preparesModel = command.activations == "u8" ||
                        llvm::is_contained({Method::Preparation::SmoothQuant,
