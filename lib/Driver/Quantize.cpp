@@ -23,6 +23,7 @@
 #include "nibble/Driver/Driver.h"
 #include "nibble/Evaluation/Evaluate.h"
 #include "nibble/Evaluation/MadeUpData.h"
+#include "nibble/Onnx/Import.h"
 #include "nibble/Pipelines/Pipelines.h"
 #include "nibble/Report/QuantizationReport.h"
 #include "nibble/Support/OutputFile.h"
@@ -395,7 +396,7 @@ LogicalResult Quantizer::quantizeWeights(ModuleOp module) {
 }
 
 int Quantizer::check(StringRef path, ModuleOp meant) {
-  OwningOpRef<ModuleOp> written = loadModel(path, &session.getContext());
+  OwningOpRef<ModuleOp> written = importOnnx(path, &session.getContext());
   if (!written)
     return ExitFailure;
   report.bytesAfter = getFileSize(path, *written);
@@ -577,7 +578,12 @@ int Quantizer::checkMethod() {
 }
 
 /// Whether a file may be made where `path` says.
-static llvm::Error checkFolder(StringRef path) {
+static llvm::Error checkPlace(StringRef path) {
+  llvm::sys::fs::file_status status;
+  if (!llvm::sys::fs::status(path, status, /*follow=*/false) &&
+      status.type() != llvm::sys::fs::file_type::regular_file)
+    return llvm::createStringError("cannot write '" + path +
+                                   "': it is there and no regular file");
   StringRef folder = llvm::sys::path::parent_path(path);
   if (folder.empty())
     return llvm::Error::success();
@@ -597,7 +603,7 @@ int Quantizer::runOnce() {
     return code;
   // Before hours of work, not after them.
   for (const std::string &path : {command.output, command.report})
-    if (llvm::Error error = checkFolder(path))
+    if (llvm::Error error = checkPlace(path))
       return fail(llvm::toString(std::move(error)));
   report.input = command.input;
   report.output = command.output;
