@@ -19,15 +19,18 @@
 #include "nibble/Dialect/Nibble/Transforms/Round.h"
 #include "nibble/Dialect/Nibble/Transforms/SplitOutliers.h"
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
+#include "nibble/Dialect/Onnx/Transforms/Passes.h"
 #include "nibble/Driver/Driver.h"
 #include "nibble/Evaluation/Evaluate.h"
 #include "nibble/Evaluation/MadeUpData.h"
+#include "nibble/Onnx/Import.h"
 #include "nibble/Pipelines/Pipelines.h"
 #include "nibble/Report/QuantizationReport.h"
 #include "nibble/Support/OutputFile.h"
 #include "nibble/Support/Progress.h"
 #include "nibble/Tools/ModelFile.h"
 
+#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Pass/PassManager.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/FormatVariadic.h"
@@ -58,6 +61,7 @@ private:
   FailureOr<CalibrationData> obtainSamples(ModuleOp module,
                                            const ModelInterface &interface);
   LogicalResult openData(ModuleOp module);
+  LogicalResult inlineFunctions(ModuleOp module);
   LogicalResult prepareModel(ModuleOp module);
   LogicalResult scaleWeights(ModuleOp module);
   void warnIfNothing(unsigned changed, StringRef why);
@@ -158,6 +162,36 @@ LogicalResult Quantizer::openData(ModuleOp module) {
   data = std::move(*samples);
   if (getMethodName(command) != "round" || command.activations != "float")
     report.calibratedOn = describeSamples(command, calibration->size());
+  return success();
+}
+
+static std::vector<std::string> getFunctionNames(ModuleOp module) {
+  std::vector<std::string> names;
+  for (auto func : module.getOps<func::FuncOp>())
+    if (auto function =
+            func->getAttrOfType<onnx::FunctionAttr>(onnx::kFunctionAttrName))
+      names.push_back(function.getName() ? function.getName().str() : "");
+  return names;
+}
+
+/// A function holds no initializers, and what it reads as a weight is often an
+/// input of it: functions with products become part of the graph.
+LogicalResult Quantizer::inlineFunctions(ModuleOp module) {
+  std::vector<std::string> before = getFunctionNames(module);
+  if (before.empty())
+    return success();
+  onnx::OnnxInlineFunctionsOptions options;
+  options.opTypes.assign({"MatMul", "Gemm", "Conv", "ConvTranspose", "Gather"});
+  options.keepsVersions = true;
+  PassManager passes(&session.getContext(), ModuleOp::getOperationName());
+  passes.addPass(onnx::createOnnxInlineFunctions(options));
+  if (failed(passes.run(module)))
+    return failure();
+  std::vector<std::string> after = getFunctionNames(module);
+  llvm::copy_if(before, std::back_inserter(report.inlined),
+                [&](const std::string &name) {
+                  return !llvm::is_contained(after, name);
+                });
   return success();
 }
 
@@ -362,7 +396,7 @@ LogicalResult Quantizer::quantizeWeights(ModuleOp module) {
 }
 
 int Quantizer::check(StringRef path, ModuleOp meant) {
-  OwningOpRef<ModuleOp> written = loadModel(path, &session.getContext());
+  OwningOpRef<ModuleOp> written = importOnnx(path, &session.getContext());
   if (!written)
     return ExitFailure;
   report.bytesAfter = getFileSize(path, *written);
@@ -544,7 +578,12 @@ int Quantizer::checkMethod() {
 }
 
 /// Whether a file may be made where `path` says.
-static llvm::Error checkFolder(StringRef path) {
+static llvm::Error checkPlace(StringRef path) {
+  llvm::sys::fs::file_status status;
+  if (!llvm::sys::fs::status(path, status, /*follow=*/false) &&
+      status.type() != llvm::sys::fs::file_type::regular_file)
+    return llvm::createStringError("cannot write '" + path +
+                                   "': it is there and no regular file");
   StringRef folder = llvm::sys::path::parent_path(path);
   if (folder.empty())
     return llvm::Error::success();
@@ -564,7 +603,7 @@ int Quantizer::runOnce() {
     return code;
   // Before hours of work, not after them.
   for (const std::string &path : {command.output, command.report})
-    if (llvm::Error error = checkFolder(path))
+    if (llvm::Error error = checkPlace(path))
       return fail(llvm::toString(std::move(error)));
   report.input = command.input;
   report.output = command.output;
@@ -575,6 +614,8 @@ int Quantizer::runOnce() {
   if (!module)
     return ExitFailure;
   report.bytesBefore = getFileSize(command.input, *module);
+  if (failed(inlineFunctions(*module)))
+    return ExitFailure;
   report.weightsBefore = describeModel(*module);
   bool preparesModel = command.activations == "u8" ||
                        llvm::is_contained({Method::Preparation::SmoothQuant,

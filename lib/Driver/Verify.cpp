@@ -67,22 +67,26 @@ static bool isSameNode(NodeOp a, NodeOp b) {
   return true;
 }
 
-/// The constants and nodes of a model, each kind in order.
-static void collect(ModuleOp module, SmallVectorImpl<ConstantOp> &constants,
+/// The constants and nodes of a model, each kind in the order of the file: the
+/// constants of a graph stand before those of the graphs in its nodes.
+static void collect(Region &region, SmallVectorImpl<ConstantOp> &constants,
                     SmallVectorImpl<NodeOp> &nodes) {
-  module.walk([&](Operation *op) {
-    if (auto constant = dyn_cast<ConstantOp>(op))
-      constants.push_back(constant);
-    else if (auto node = dyn_cast<NodeOp>(op))
-      nodes.push_back(node);
-  });
+  for (Block &block : region) {
+    llvm::append_range(constants, block.getOps<ConstantOp>());
+    for (Operation &op : block) {
+      if (auto node = dyn_cast<NodeOp>(op))
+        nodes.push_back(node);
+      for (Region &inner : op.getRegions())
+        collect(inner, constants, nodes);
+    }
+  }
 }
 
 std::optional<std::string> nibble::findDifference(ModuleOp a, ModuleOp b) {
   SmallVector<ConstantOp> constantsA, constantsB;
   SmallVector<NodeOp> nodesA, nodesB;
-  collect(a, constantsA, nodesA);
-  collect(b, constantsB, nodesB);
+  collect(a.getBodyRegion(), constantsA, nodesA);
+  collect(b.getBodyRegion(), constantsB, nodesB);
   if (constantsA.size() != constantsB.size())
     return "the number of initializers";
   if (nodesA.size() != nodesB.size())

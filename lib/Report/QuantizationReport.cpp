@@ -9,6 +9,7 @@
 #include "nibble/Support/Progress.h"
 
 #include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/raw_ostream.h"
 
@@ -144,6 +145,9 @@ void nibble::printText(const QuantizationReport &report,
     os << formatv("budget: {0:f2} bits a weight, predicted loss {1:f4}\n",
                   report.budget->chosen.bitsPerWeight,
                   report.budget->chosen.loss);
+  if (!report.inlined.empty())
+    os << "local functions that read weights are part of the graph now: "
+       << llvm::join(report.inlined, ", ") << "\n";
   if (!report.calibratedOn.empty())
     os << "calibrated on " << report.calibratedOn << "\n";
   if (!report.evaluatedOn.empty())
@@ -218,6 +222,8 @@ void nibble::addToJSON(const QuantizationReport &report,
                        llvm::json::Object &object) {
   object["method"] = report.method;
   object["seconds"] = report.seconds;
+  if (!report.inlined.empty())
+    object["inlined_functions"] = llvm::json::Array(report.inlined);
   if (!report.calibratedOn.empty())
     object["calibration"] = report.calibratedOn;
   if (!report.evaluatedOn.empty()) {

@@ -18,9 +18,10 @@ static llvm::Error makeError(llvm::StringRef path, std::error_code error) {
 
 llvm::Expected<std::unique_ptr<OutputFile>>
 OutputFile::create(llvm::StringRef path) {
+  // A link, which may be /dev/stdout, must not be replaced by a file.
   llvm::sys::fs::file_status status;
   bool direct =
-      path == "-" || (!llvm::sys::fs::status(path, status) &&
+      path == "-" || (!llvm::sys::fs::status(path, status, /*follow=*/false) &&
                       status.type() != llvm::sys::fs::file_type::regular_file);
   if (direct) {
     std::error_code error;

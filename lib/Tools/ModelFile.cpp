@@ -15,6 +15,7 @@
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/Parser/Parser.h"
 #include "mlir/Pass/PassManager.h"
+#include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/SourceMgr.h"
@@ -24,8 +25,19 @@ using namespace nibble;
 
 bool nibble::isOnnxFile(StringRef path) { return path.ends_with(".onnx"); }
 
+/// Whether a file of another name than .onnx seems to hold such a model: it
+/// begins with the tag of a field, where text and bytecode have a letter.
+static bool beginsLikeOnnx(StringRef path) {
+  if (path == "-" || path.ends_with(".mlir") || path.ends_with(".mlirbc"))
+    return false;
+  auto start = llvm::MemoryBuffer::getFileSlice(path, /*MapSize=*/1, 0);
+  return start && !(*start)->getBuffer().empty() &&
+         !llvm::isPrint((*start)->getBuffer()[0]) &&
+         !llvm::isSpace((*start)->getBuffer()[0]);
+}
+
 OwningOpRef<ModuleOp> nibble::loadModel(StringRef path, MLIRContext *context) {
-  if (isOnnxFile(path))
+  if (isOnnxFile(path) || beginsLikeOnnx(path))
     return importOnnx(path, context);
   // Bytecode is mapped: its blobs stay in the file.
   auto buffer =

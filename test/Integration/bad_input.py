@@ -450,6 +450,21 @@ def check_outputs(folder, checks):
     taken.mkdir()
     check_refused("output is a folder", attempt(source, taken), checks, "taken")
 
+    for special in ("/dev/full", "/dev/stdout"):
+        before = sorted(os.listdir("/dev"))
+        result = support.run(NIBBLE, "quantize", source, "-o", special)
+        checks.check(result.code == 1 and "no regular file" in result.stderr,
+                     f"quantize to {special}: {result}")
+        checks.check(sorted(os.listdir("/dev")) == before, f"{special}: leaves something")
+    result = support.run(TRANSLATE, "--export-onnx", exported(source, folder), "-o", "/dev/full")
+    checks.check(result.code == 1 and "space" in result.stderr, f"export to /dev/full: {result}")
+    # Names say nothing about what a file holds.
+    unnamed, output = folder / "unnamed", folder / "result"
+    unnamed.write_bytes(source.read_bytes())
+    result = support.run(NIBBLE, "quantize", unnamed, "-o", output, "--scheme", "w4g32")
+    checks.check(result.code == 0 and output.exists(), f"files without .onnx: {result}")
+    output.unlink(missing_ok=True)
+
     if os.geteuid() != 0:
         place = folder / "locked"
         place.mkdir(mode=0o500)
@@ -476,6 +491,10 @@ def check_outputs(folder, checks):
     checks.check("result.onnx" in result.stderr, f"full output: {result.stderr}")
     checks.check("space" in result.stderr, f"full output: tells no cause: {result.stderr}")
     checks.check(not result.stdout.strip(), f"full output: leaves {result.stdout}")
+    result = support.run(*mounted, NIBBLE, "quantize", big, "-o", "result.onnx", "--scheme",
+                         "w8g32", "--quiet", timeout=60)
+    checks.check(result.code == 1 and "space" in result.stderr, f"quantize, full: {result}")
+    checks.check(not result.stdout.strip(), f"quantize, full: leaves {result.stdout}")
 
 
 def check_interrupt(folder, checks):

@@ -431,6 +431,200 @@ def test_bnb4(folder):
 
 
 # --------------------------------------------------------------------------------------
+# Sums of integers
+# --------------------------------------------------------------------------------------
+
+BYTES = {np.uint8: TensorProto.UINT8, np.int8: TensorProto.INT8}
+
+
+def sums_model(kind, x, w, zeros, constant, attributes):
+    """One MatMulInteger or ConvInteger of arrays; `zeros` are arrays or None.
+    `constant` says which of the four inputs are initializers, the others come from
+    outside."""
+    arrays = [x, w, *zeros]
+    names = [name if array is not None else ""
+             for name, array in zip(("x", "w", "xz", "wz"), arrays)]
+    initializers, inputs, feeds = [], [], {}
+    for name, array, is_constant in zip(names, arrays, constant):
+        if is_constant and name:
+            initializers.append(numpy_helper.from_array(array, name))
+        elif name:
+            inputs.append((name, BYTES[array.dtype.type], array.shape))
+            feeds[name] = array
+    while not names[-1]:
+        names.pop()
+    node = helper.make_node(kind, names, ["y"], name="sums", **attributes)
+    rank = x.ndim if kind == "ConvInteger" else (x.astype(int) @ w.astype(int)).ndim
+    output = ("y", TensorProto.INT32, [f"size{i}" for i in range(rank)])
+    return model_of([node], inputs, [output], initializers), feeds
+
+
+def sums_oracle(model, feeds, arrays):
+    """(What ONNX Runtime computes, who). Where it lacks the zero points, of rows or of
+    channels, they are subtracted before, and NumPy or ONNX Runtime's Conv in f32, which
+    is exact for so few products, computes the sums."""
+    try:
+        return session(model, optimized=False).run(None, feeds)[0], "ONNX Runtime"
+    except Exception as error:
+        assert "zero point" in str(error).lower() or "per-tensor" in str(error), error
+    x, w, xz, wz = (0 if array is None else array.astype(np.int32) for array in arrays)
+    node = model.graph.node[0]
+    if node.op_type == "MatMulInteger":
+        if np.ndim(xz) == 1 and xz.size > 1:
+            xz = xz[:, None]
+        return np.matmul(x - xz, w - wz), "NumPy"
+    wz = np.reshape(wz, [-1] + [1] * (w.ndim - 1))
+    product = helper.make_node("Conv", ["x", "w"], ["y"])
+    product.attribute.extend(node.attribute)
+    centered = {"x": (x - xz).astype(np.float32), "w": (w - wz).astype(np.float32)}
+    floats = model_of([product], [(name, TensorProto.FLOAT, value.shape)
+                                  for name, value in centered.items()],
+                      [("y", TensorProto.FLOAT, None)], [])
+    return session(floats).run(None, centered)[0].astype(np.int32), "ONNX Runtime's Conv"
+
+
+def check_sums(name, folder, kind, x, w, zeros, constant, attributes=None):
+    model, feeds = sums_model(kind, x, w, zeros, constant, attributes or {})
+    expected, who = sums_oracle(model, feeds, [x, w, *zeros])
+    counts[f"{kind} by {who}"] += 1
+    check_round_trip(name, model, folder, ["nibble.integers"])
+    text, _ = raised_text(model, folder)
+    checks.check("Integer\"(" not in text, f"{name}: stays a node: {text[:1500]}")
+    # The reference, and native code.
+    source, raised = folder / "sums.onnx", folder / "sums.mlir"
+    onnx.save(model, source)
+    support.must_run(OPT, source, IN, "-o", raised)
+    for index, value in enumerate(feeds.values()):
+        tensor = numpy_helper.from_array(value)
+        (folder / f"input_{index}.pb").write_bytes(tensor.SerializeToString())
+    support.must_run(support.tool("nibble-run-reference"), raised, "--inputs", folder,
+                     "--outputs", folder)
+    found = {"reference": numpy_helper.to_array(onnx.load_tensor(folder / "output_0.pb"))}
+    np.savez(folder / "sums.npz", **feeds)
+    support.must_run(support.tool("nibble"), "run", source, "--inputs", folder / "sums.npz",
+                     "--outputs", folder / "sums_out.npz", "--no-cache", "--quiet")
+    found["native"] = np.load(folder / "sums_out.npz")["y"]
+    for road, values in found.items():
+        same = values.dtype == np.int32 and np.array_equal(values, expected)
+        checks.check(same, lambda: f"{name}, {road}: {values} is not {expected} ({who})")
+
+
+def any_bytes(generator, kind, *shape):
+    limits = np.iinfo(kind)
+    return generator.integers(limits.min, limits.max + 1, shape).astype(kind)
+
+
+def test_matmul_integer(folder):
+    generator = np.random.default_rng(31)
+    shapes = [((5, 7), (7, 3)), ((2, 3, 7), (7, 4)), ((2, 3, 7), (2, 7, 4)),
+              ((2, 1, 3, 7), (4, 7, 2)), ((7,), (7, 3)), ((3, 7), (7,))]
+    for index, (left, right) in enumerate(shapes):
+        forms = {"none": (None, None), "numbers": ((), ()), "vector of one": ((1,), (1,))}
+        if len(left) == 2:
+            forms["rows and columns"] = ((left[0],), right[1:] or (1,))
+        if len(right) == 2:
+            forms["columns"] = (None, (right[1],))
+        if len(left) > 2:
+            forms["each matrix"] = ((*left[:-1], 1), (*right[:-2], 1, right[-1]))
+        for turn, (form, (xz, wz)) in enumerate(forms.items(), index):
+            a, b = ((np.uint8, np.int8), (np.uint8, np.uint8), (np.int8, np.int8))[turn % 3]
+            x, w = any_bytes(generator, a, *left), any_bytes(generator, b, *right)
+            zeros = (None if xz is None else any_bytes(generator, a, *xz),
+                     None if wz is None else any_bytes(generator, b, *wz))
+            constant = [(0, 1, 1, 1), (0, 0, 0, 0), (0, 1, 0, 1)][(turn + index) % 3]
+            check_sums(f"MatMulInteger {left} {right} {a.__name__} {b.__name__} {form}",
+                       folder, "MatMulInteger", x, w, zeros, constant)
+    # More than 32 bits hold.
+    x, w = np.full((2, 70000), 255, np.uint8), np.full((70000, 1), -128, np.int8)
+    check_sums("MatMulInteger that wraps", folder, "MatMulInteger", x, w, (None, None),
+               (0, 1, 1, 1))
+
+
+def test_conv_integer(folder):
+    generator = np.random.default_rng(32)
+    cases = [
+        ((1, 3, 6, 5), (4, 3, 3, 3), {}),
+        ((2, 3, 6, 5), (4, 3, 3, 3), {"pads": [1, 2, 0, 1], "strides": [2, 1]}),
+        ((1, 4, 7, 7), (6, 2, 3, 2), {"group": 2, "dilations": [2, 3], "pads": [1, 1, 1, 1]}),
+        ((1, 4, 6, 6), (4, 1, 3, 3), {"group": 4, "auto_pad": "SAME_UPPER"}),
+        ((2, 2, 9), (3, 2, 4), {"pads": [3, 1], "kernel_shape": [4]}),
+    ]
+    for data, weight, attributes in cases:
+        for kind in (np.uint8, np.int8):
+            x = any_bytes(generator, np.uint8, *data)
+            w = any_bytes(generator, kind, *weight)
+            for xz, wz in ((None, None), ((), ()), ((1,), (weight[0],)), (None, (weight[0],))):
+                zeros = (None if xz is None else any_bytes(generator, np.uint8, *xz),
+                         None if wz is None else any_bytes(generator, kind, *wz))
+                constant = [(0, 1, 1, 1), (0, 1, 0, 1)][len(data) % 2]
+                check_sums(f"ConvInteger {data} {weight} {kind.__name__} {xz} {wz}", folder,
+                           "ConvInteger", x, w, zeros, constant, attributes)
+
+
+# --------------------------------------------------------------------------------------
+# Functions and subgraphs
+# --------------------------------------------------------------------------------------
+
+
+def with_constant_nodes(model):
+    """(nodes, initializers that became Constant nodes among them)."""
+    nodes = [helper.make_node("Constant", [], [tensor.name], value=tensor)
+             for tensor in model.graph.initializer]
+    return nodes + list(model.graph.node)
+
+
+def inner_models():
+    """One model of each kind of node, with one input and one result."""
+    yield dequantize_model(TensorProto.INT4, "blocked", True, 32, 8)
+    yield dequantize_model(TensorProto.INT8, "axis", False, 32, 8, axis=1)
+    yield nbits_model(4, 32, "packed", 64, 8, extra={"accuracy_level": 1})
+    yield nbits_model(8, 16, "none", 33, 3, bias=True, extra={"accuracy_level": 1})
+    yield bnb4_model(1, 64, 4, 16)
+    yield gather_model(4, TensorProto.UINT8, True, 9, 48, 16)
+
+
+def as_function(model):
+    """`model` as a call of a function that holds all of it."""
+    imports = list(model.opset_import)
+    inner = helper.make_function(
+        "local", "Whole", [i.name for i in model.graph.input],
+        [o.name for o in model.graph.output], with_constant_nodes(model), imports)
+    call = helper.make_node("Whole", list(inner.input), list(inner.output), domain="local")
+    graph = helper.make_graph([call], "graph", model.graph.input, model.graph.output)
+    return helper.make_model(graph, opset_imports=[*imports, helper.make_opsetid("local", 1)],
+                             ir_version=RUNTIME_IR, functions=[inner])
+
+
+def as_branch(model, constants):
+    """`model` in a branch of an If."""
+    output = model.graph.output[0]
+    sizes = [f"size{i}" for i in range(len(output.type.tensor_type.shape.dim))]
+    result = helper.make_tensor_value_info("result", output.type.tensor_type.elem_type, sizes)
+    nodes = with_constant_nodes(model) if constants else list(model.graph.node)
+    tensors = [] if constants else list(model.graph.initializer)
+    then = helper.make_graph(nodes, "then", [], [output], tensors)
+    zero = helper.make_tensor("zero", output.type.tensor_type.elem_type, [1] * len(sizes), [0])
+    other = helper.make_graph([helper.make_node("Constant", [], ["none"], value=zero)], "else",
+                              [], [helper.make_tensor_value_info(
+                                  "none", output.type.tensor_type.elem_type, sizes)])
+    flag = helper.make_tensor_value_info("flag", TensorProto.BOOL, [])
+    node = helper.make_node("If", ["flag"], ["result"], then_branch=then, else_branch=other)
+    graph = helper.make_graph([node], "graph", [*model.graph.input, flag], [result])
+    return helper.make_model(graph, opset_imports=model.opset_import, ir_version=RUNTIME_IR)
+
+
+def test_nested(folder):
+    for index, model in enumerate(inner_models()):
+        kinds = " and ".join(node.op_type for node in model.graph.node)
+        check_round_trip(f"{kinds} in a function", as_function(model), folder,
+                         ["nibble.assemble"])
+        text, _ = raised_text(as_function(model), folder)
+        checks.check("nibble.kept" not in text, f"{kinds} in a function: {text[:3000]}")
+        check_round_trip(f"{kinds} in a branch", as_branch(model, index % 2 == 0), folder,
+                         ["nibble.assemble"])
+
+
+# --------------------------------------------------------------------------------------
 # ONNX Runtime's own quantizers
 # --------------------------------------------------------------------------------------
 

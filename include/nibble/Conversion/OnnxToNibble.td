@@ -26,6 +26,7 @@ def ConvertOnnxToNibble : Pass<"convert-onnx-to-nibble", "::mlir::ModuleOp"> {
     | GatherBlockQuantized               | `nibble.assemble`, Gather            |
     | QLinearMatMul, QLinearConv         | MatMul or Conv of quantized tensors, `nibble.quantize`, `nibble.codes` |
     | MatMulInteger, ConvInteger of what DynamicQuantizeLinear gives, with the Cast and the Mul that scale their sums | MatMul or Conv of quantized tensors |
+    | any other MatMulInteger, ConvInteger | MatMul or Conv of `nibble.integers`  |
 
     Codes stay in the mapped file wherever their order is the same: always for
     DequantizeLinear, and for MatMulNBits where blocks fill K. A zero point that a
@@ -34,10 +35,8 @@ def ConvertOnnxToNibble : Pass<"convert-onnx-to-nibble", "::mlir::ModuleOp"> {
     Each op keeps the node that it was in the attribute `nibble.onnx`, from which
     `--convert-nibble-to-onnx` writes the same node again, provided that it still
     says the same. A node that the dialect cannot hold (computed scales, `g_idx`,
-    FNUZ floats, …) stays as it is and says why in `nibble.kept`; so do a bare
-    MatMulInteger or ConvInteger, whose result is a sum of codes without a scale,
-    and all nodes of local functions, which cannot hold constants
-    (`--onnx-inline-functions` puts them into the graph).
+    FNUZ floats, attributes that the caller of a local function gives, …) stays as it
+    is and says why in `nibble.kept`.
 
     ```mlir
     %y = onnx.node "MatMulNBits" in "com.microsoft"(%x, %b, %s, %z) outputs ["y"]

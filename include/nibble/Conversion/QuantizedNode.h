@@ -40,6 +40,8 @@ enum class NodeKind {
   MatMulBnb4,
   QLinearMatMul,
   QLinearConv,
+  MatMulInteger,
+  ConvInteger,
 };
 
 /// The kind of a node that holds or makes a quantized tensor, else
@@ -62,7 +64,10 @@ struct QuantizedNode {
   unsigned codesInput = 0, scalesInput = 1;
   std::optional<unsigned> zerosInput;
   /// For QLinearMatMul and QLinearConv, whose own tensor is the result: the
-  /// factors, and the bias if there is one. Its scales come from no input.
+  /// factors, and the bias if there is one. Its scales come from no input. For
+  /// MatMulInteger and ConvInteger, which have no tensor of their own: the
+  /// factors, whose scales are 1 and come from no input. Their zero points may
+  /// be computed: `zeros` is null then, and `zerosInput` is not.
   std::vector<QuantizedNode> operands;
 };
 
@@ -95,6 +100,9 @@ struct IntegerProduct {
 /// Whether the result of `node` is a sum of codes.
 bool isIntegerProduct(onnx::NodeOp node);
 
+/// Reads a node of isIntegerProduct alone: the factors of its sums.
+Result<QuantizedNode> readIntegerSums(onnx::NodeOp node);
+
 /// Reads the product whose sums a node of isIntegerProduct computes. The
 /// failure says why they are not the sums of such a product.
 Result<IntegerProduct> readIntegerProduct(onnx::NodeOp sums);
@@ -108,7 +116,7 @@ mlir::TypedAttr viewTensor(mlir::TypedAttr value, mlir::RankedTensorType type);
 bool isSameTensor(mlir::Attribute left, mlir::Attribute right);
 
 /// The type of `value` without names of dimensions, if it is a ranked tensor;
-/// seen through a conversion cast.
+/// that of its data for a constant, and seen through a conversion cast.
 mlir::RankedTensorType getPlainType(mlir::Value value);
 
 //===----------------------------------------------------------------------===//

@@ -45,6 +45,8 @@ struct QuantizationReport {
   /// All weights, quantized or not, as the files hold them.
   ModelReport weightsBefore, weightsAfter;
   QuantizationPlan plan;
+  /// Local functions that were put into the graph, since they read weights.
+  std::vector<std::string> inlined;
   double seconds = 0;
   /// How the written file was checked.
   std::string checked;

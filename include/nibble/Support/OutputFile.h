@@ -19,7 +19,7 @@ namespace nibble {
 /// A file under construction. It is written under a temporary name beside its
 /// final one and gets that name in `commit`; without a commit, on an error or a
 /// signal nothing stays behind. Where the path is "-" (standard output) or no
-/// regular file (/dev/null, a pipe) it is written to directly.
+/// regular file (/dev/null, a pipe, a link) it is written to directly.
 class OutputFile {
 public:
   static llvm::Expected<std::unique_ptr<OutputFile>>

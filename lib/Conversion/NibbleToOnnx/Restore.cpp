@@ -216,7 +216,7 @@ bool Restorer::restoreDynamic(QuantizeDynamicOp op) {
   // The scale and zero point must be read as the node gives them. Products come
   // back by their own records.
   for (Operation *user : op->getUsers()) {
-    if (isa<CodesOp, NodeOp>(user))
+    if (isa<CodesOp, IntegersOp, NodeOp>(user))
       continue;
     if (!isa<ScalesOp, ZerosOp>(user) ||
         !llvm::all_of(user->getUsers(), [](Operation *reader) {
@@ -235,7 +235,7 @@ bool Restorer::restoreDynamic(QuantizeDynamicOp op) {
   replaceCodes(op.getResult(), node.getResult(0));
   candidates.push_back(op);
   for (Operation *user : op->getUsers()) {
-    if (isa<CodesOp, NodeOp>(user))
+    if (isa<CodesOp, IntegersOp, NodeOp>(user))
       continue;
     Value part = node.getResult(isa<ScalesOp>(user) ? 1 : 2);
     candidates.push_back(user);
@@ -281,6 +281,67 @@ bool Restorer::restoreIntegerProduct(NodeOp op) {
   nodes.back().getResult(0).setType(op.getResult(0).getType());
   op.getResult(0).replaceAllUsesWith(nodes.back().getResult(0));
   candidates.append({activations.getDefiningOp(), weight, op});
+  return true;
+}
+
+/// The zero points of a factor as a node takes them: before the Reshape that
+/// gives them the rank of the codes.
+static Value getReshaped(Value zeros) {
+  auto reshape = zeros.getDefiningOp<NodeOp>();
+  return reshape && reshape.isOnnx("Reshape") ? reshape.getInputs()[0] : zeros;
+}
+
+/// A MatMul or Conv of integers.
+bool Restorer::restoreIntegerSums(NodeOp op) {
+  if (op.getInputs().size() != 2 || op.getNumResults() != 1)
+    return false;
+  SmallVector<Value> inputs(4), anchors(4);
+  SmallVector<IntegersOp> factors;
+  SmallVector<Parts> parts;
+  for (auto [index, input] : llvm::enumerate(op.getInputs())) {
+    auto integers = seeThroughCasts(input).getDefiningOp<IntegersOp>();
+    if (!integers)
+      return false;
+    Parts part = getParts(integers.getInput());
+    if (Value codes = quantizedCodes.lookup(integers.getInput());
+        codes && integers.getInput().getDefiningOp<QuantizeDynamicOp>())
+      part = {codes, {}, cast<NodeOp>(codes.getDefiningOp()).getResult(2)};
+    if (!part.codes)
+      return false;
+    inputs[index] = anchors[index] = part.codes;
+    anchors[index + 2] = part.zeros;
+    inputs[index + 2] = part.zeros ? getReshaped(part.zeros) : Value();
+    factors.push_back(integers);
+    parts.push_back(part);
+  }
+  NodeOp node = rebuildNode(getRecord(op), op, inputs, anchors, constants);
+  if (!node)
+    return false;
+  Result<QuantizedNode> read = readQuantizedNode(node);
+  bool same = read && read->operands.size() == factors.size() &&
+              op.isOnnx(node.isOnnx("ConvInteger") ? "Conv" : "MatMul") &&
+              node.getNodeAttributes() == op.getNodeAttributes();
+  auto isSame = [](TypedAttr value, Value part) {
+    Attribute constant = part ? getConstantValue(part) : Attribute();
+    return constant ? isSameTensor(value, constant) : !value;
+  };
+  for (unsigned i = 0; same && i < factors.size(); ++i) {
+    const QuantizedNode &factor = read->operands[i];
+    // Scales play no part in integers.
+    same = factor.type == factors[i].getInput().getType() &&
+           isSame(factor.codes, parts[i].codes) &&
+           isSame(factor.zeros, parts[i].zeros);
+  }
+  if (!same)
+    return discard(node), false;
+  node.getResult(0).setType(op.getResult(0).getType());
+  op.getResult(0).replaceAllUsesWith(node.getResult(0));
+  for (auto [factor, part] : llvm::zip(factors, parts)) {
+    candidates.append({factor, factor.getInput().getDefiningOp()});
+    if (part.zeros)
+      candidates.push_back(part.zeros.getDefiningOp());
+  }
+  candidates.push_back(op);
   return true;
 }
 
@@ -344,8 +405,12 @@ bool Restorer::restoreNode(Operation *op) {
   auto node = dyn_cast<NodeOp>(op);
   if (!node)
     return false;
-  return getRecord(node).contains("nodes") ? restoreIntegerProduct(node)
-                                           : restoreReader(node);
+  StringRef opType = getRecordedOpType(getRecord(node));
+  if (getRecord(node).contains("nodes"))
+    return restoreIntegerProduct(node);
+  return opType == "MatMulInteger" || opType == "ConvInteger"
+             ? restoreIntegerSums(node)
+             : restoreReader(node);
 }
 
 //===----------------------------------------------------------------------===//
@@ -422,7 +487,7 @@ static void bypassCasts(ModuleOp module) {
 static bool isRemovable(Operation *op) {
   return isa<ConstantOp, AbsentOp, UnrealizedConversionCastOp, AssembleOp,
              QuantizeOp, QuantizeDynamicOp, DequantizeOp, CodesOp, ScalesOp,
-             ZerosOp>(op);
+             ZerosOp, IntegersOp>(op);
 }
 
 void Restorer::cleanUp() {

@@ -48,6 +48,7 @@ private:
   bool restoreDynamic(QuantizeDynamicOp op);
   bool restoreReader(onnx::NodeOp node);
   bool restoreIntegerProduct(onnx::NodeOp op);
+  bool restoreIntegerSums(onnx::NodeOp op);
   /// Whether `node` says what the parts of an assembly or a quantization say.
   bool saysTheSame(onnx::NodeOp node, mlir::RankedTensorType type,
                    mlir::Value codes, mlir::Value scales, mlir::Value zeros);

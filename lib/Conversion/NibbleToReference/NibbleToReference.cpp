@@ -244,6 +244,31 @@ static Value buildExpressed(OpBuilder &builder, Location loc,
   return expressed;
 }
 
+/// Codes less their zero points, in i32 (S16).
+static Value buildIntegers(OpBuilder &builder, Location loc,
+                           const AnyTensor &tensor) {
+  QuantizedAttr encoding = tensor.getEncoding();
+  Type code = encoding.getStorage().getCodeType();
+  Type i32 = builder.getI32Type();
+  return buildTensor(
+      builder, loc, tensor.getSizes(builder, loc), i32,
+      [&](ScalarBuilder &scalar, ValueRange indices) {
+        auto read = [&](Value codes, ValueRange place, Type type) {
+          Value stored = tensor::ExtractOp::create(scalar.builder, scalar.loc,
+                                                   codes, place);
+          return scalar.convert(scalar.decode(stored, type), type, i32);
+        };
+        Value integer = read(tensor.getCodes(), indices, code);
+        if (!encoding.hasZero())
+          return integer;
+        AnyTensor zeros = tensor.getZeros();
+        SmallVector<Value> block =
+            getBlock(scalar, encoding, tensor.getCodes(), indices);
+        return scalar.sub(integer, read(zeros.getCodes(), block,
+                                        zeros.type.getElementType()));
+      });
+}
+
 //===----------------------------------------------------------------------===//
 // Quantizing
 //===----------------------------------------------------------------------===//
@@ -631,6 +656,16 @@ struct OutliersLowering : Lowering<OutliersOp> {
   }
 };
 
+struct IntegersLowering : Lowering<IntegersOp> {
+  using Lowering::Lowering;
+  LogicalResult
+  matchAndRewrite(IntegersOp op, OneToNOpAdaptor adaptor,
+                  ConversionPatternRewriter &rewriter) const override {
+    AnyTensor tensor = getTensor(op.getInput(), adaptor.getInput());
+    return replace(op, buildIntegers(rewriter, op.getLoc(), tensor), rewriter);
+  }
+};
+
 struct DequantizeLowering : Lowering<DequantizeOp> {
   using Lowering::Lowering;
   LogicalResult
@@ -880,9 +915,9 @@ struct LowerNibbleToReference
         [&](Operation *op) { return types.isLegal(op); });
     RewritePatternSet patterns(context);
     patterns.add<AssembleLowering, CodesLowering, ScalesLowering, ZerosLowering,
-                 OutliersLowering, DequantizeLowering, QuantizeLowering,
-                 QuantizeDynamicLowering, MatmulLowering, GatherLowering,
-                 ObserveLowering>(types, context);
+                 OutliersLowering, IntegersLowering, DequantizeLowering,
+                 QuantizeLowering, QuantizeDynamicLowering, MatmulLowering,
+                 GatherLowering, ObserveLowering>(types, context);
     populateFunctionOpInterfaceTypeConversionPattern<func::FuncOp>(patterns,
                                                                    types);
     populateReturnOpTypeConversionPattern(patterns, types);

@@ -50,6 +50,10 @@ private:
   void convertGather(NodeOp node, const QuantizedNode &read);
   void convertQLinear(NodeOp node, const QuantizedNode &read);
   void convertIntegerProduct(IntegerProduct product, Value activations);
+  void convertIntegerSums(NodeOp node, const QuantizedNode &read);
+  Value getFactor(NodeOp node, const QuantizedNode &read);
+  Value getZeroPoints(NodeOp node, const QuantizedNode &read);
+  Value makeConstant(NodeOp node, const Twine &name, TypedAttr value);
   void replaceByCodes(NodeOp node, const QuantizedNode &read, Value input);
   Value getOperand(NodeOp node, const QuantizedNode &read);
   /// Erases a node that has been replaced, and its constants that only it read.
@@ -372,6 +376,91 @@ void ToNibble::convertIntegerProduct(IntegerProduct product,
 }
 
 //===----------------------------------------------------------------------===//
+// Sums without scales
+//===----------------------------------------------------------------------===//
+
+/// What a cast was made of.
+static Value seeThroughCasts(Value value) {
+  while (auto cast = value.getDefiningOp<UnrealizedConversionCastOp>()) {
+    if (cast.getInputs().size() != 1)
+      break;
+    value = cast.getInputs()[0];
+  }
+  return value;
+}
+
+Value ToNibble::makeConstant(NodeOp node, const Twine &name, TypedAttr value) {
+  OpBuilder builder(node);
+  return ConstantOp::create(builder, node.getLoc(), value.getType(),
+                            builder.getStringAttr(names->make(name)), value,
+                            TensorField::raw_data, DictionaryAttr())
+      .getResult();
+}
+
+/// The zero points of a factor with the rank of its codes, or null.
+Value ToNibble::getZeroPoints(NodeOp node, const QuantizedNode &read) {
+  if (!read.zerosInput)
+    return {};
+  Value zeros = node.getInput(*read.zerosInput);
+  if (read.zeros)
+    return makePart(zeros, read.zeros, "");
+  RankedTensorType type = getZerosType(read.type);
+  std::string name = names->make(node.getOutputName(0) + ".zeros");
+  OpBuilder builder(node);
+  Value shape = makeConstant(node, name + ".shape",
+                             builder.getI64TensorAttr(type.getShape()));
+  return makeNode(builder, node.getLoc(), "Reshape", "", name, {zeros, shape},
+                  {}, type)
+      .getResult(0);
+}
+
+/// The tensor whose integers are multiplied: what DynamicQuantizeLinear made,
+/// or one that is assembled with scales of 1.
+Value ToNibble::getFactor(NodeOp node, const QuantizedNode &read) {
+  Value codes = node.getInput(read.codesInput);
+  auto projection = seeThroughCasts(codes).getDefiningOp<CodesOp>();
+  if (projection && read.zerosInput &&
+      projection.getInput().getType() == read.type) {
+    auto squeeze = node.getInput(*read.zerosInput).getDefiningOp<NodeOp>();
+    auto zeros = squeeze && squeeze.isOnnx("Squeeze")
+                     ? squeeze.getInputs()[0].getDefiningOp<ZerosOp>()
+                     : ZerosOp();
+    if (zeros && zeros.getInput() == projection.getInput())
+      return projection.getInput();
+  }
+  OpBuilder builder(node);
+  if (read.codes)
+    codes = makePart(codes, read.codes, "");
+  else
+    codes = castTo(builder, codes, getCodesType(read.type));
+  Value scales =
+      makeConstant(node, node.getOutputName(0) + ".ones", read.scales);
+  return AssembleOp::create(builder, node.getLoc(), read.type, codes, scales,
+                            getZeroPoints(node, read), Value(), Value())
+      .getResult();
+}
+
+/// The product of integers, modulo 2^32 as the node's own.
+void ToNibble::convertIntegerSums(NodeOp node, const QuantizedNode &read) {
+  OpBuilder builder(node);
+  SmallVector<Value> operands;
+  for (const QuantizedNode &factor : read.operands) {
+    operands.push_back(
+        IntegersOp::create(builder, node.getLoc(), getFactor(node, factor))
+            .getResult());
+    numWeights += factor.codes ? 1 : 0;
+  }
+  bool isConv = read.kind == NodeKind::ConvInteger;
+  NodeOp product = makeNode(builder, node.getLoc(), isConv ? "Conv" : "MatMul",
+                            node.getName().value_or(""), node.getOutputName(0),
+                            operands, node.getNodeAttributes().getValue(),
+                            node.getResult(0).getType());
+  product->setAttr(kRecordAttrName, recordNode(node));
+  node.getResult(0).replaceAllUsesWith(product.getResult(0));
+  erase(node);
+}
+
+//===----------------------------------------------------------------------===//
 // The pass
 //===----------------------------------------------------------------------===//
 
@@ -382,18 +471,12 @@ void ToNibble::keep(NodeOp node, const Twine &why) {
 
 /// Notes what is to be done about `node`.
 void ToNibble::collect(NodeOp node) {
-  bool isProduct = isIntegerProduct(node);
-  if (!isProduct && !getNodeKind(node))
+  if (!getNodeKind(node))
     return;
-  if (node->getParentOfType<func::FuncOp>()->hasAttr(kFunctionAttrName))
-    return keep(node, "it stands in a local function; --onnx-inline-functions "
-                      "puts its nodes into the graph");
-  if (!isProduct)
-    return nodes.push_back(node);
-  Result<IntegerProduct> product = readIntegerProduct(node);
-  if (!product)
-    return keep(node, product.error());
-  products[product->dynamic].push_back(*product);
+  if (isIntegerProduct(node))
+    if (Result<IntegerProduct> product = readIntegerProduct(node))
+      return products[product->dynamic].push_back(*product);
+  nodes.push_back(node);
 }
 
 void ToNibble::convert(NodeOp node) {
@@ -415,7 +498,17 @@ void ToNibble::convert(NodeOp node) {
   case NodeKind::QLinearMatMul:
   case NodeKind::QLinearConv:
     return convertQLinear(node, *read);
+  case NodeKind::MatMulInteger:
+  case NodeKind::ConvInteger:
+    return convertIntegerSums(node, *read);
   }
+}
+
+/// Whether `op` gives the zero point of DynamicQuantizeLinear its shape.
+static bool isSqueezedPart(Operation *op) {
+  auto node = dyn_cast<NodeOp>(op);
+  return node && node.isOnnx("Squeeze") && node.getInputs().size() == 1 &&
+         node.getInputs()[0].getDefiningOp<ZerosOp>();
 }
 
 /// Removes casts and projections that nothing reads any more.
@@ -424,7 +517,9 @@ static void eraseUnused(Operation *root) {
   while (changed) {
     changed = false;
     root->walk([&](Operation *op) {
-      if (!isa<UnrealizedConversionCastOp, CodesOp>(op) || !op->use_empty())
+      if (!op->use_empty() ||
+          !(isa<UnrealizedConversionCastOp, CodesOp, ZerosOp>(op) ||
+            isSqueezedPart(op)))
         return;
       op->erase();
       changed = true;

@@ -66,6 +66,10 @@ bool nibble::isSameTensor(Attribute left, Attribute right) {
 
 RankedTensorType nibble::getPlainType(Value value) {
   auto type = dyn_cast<RankedTensorType>(value.getType());
+  // A Constant node of a function may state no type.
+  if (auto constant = dyn_cast_if_present<TypedAttr>(getConstantValue(value));
+      constant && !type)
+    type = dyn_cast<RankedTensorType>(constant.getType());
   if (!type) {
     auto cast = value.getDefiningOp<UnrealizedConversionCastOp>();
     if (!cast || cast.getInputs().size() != 1)
@@ -751,7 +755,9 @@ std::optional<NodeKind> nibble::getNodeKind(NodeOp node) {
       {"DequantizeLinear", NodeKind::DequantizeLinear},
       {"DynamicQuantizeLinear", NodeKind::DynamicQuantizeLinear},
       {"QLinearMatMul", NodeKind::QLinearMatMul},
-      {"QLinearConv", NodeKind::QLinearConv}};
+      {"QLinearConv", NodeKind::QLinearConv},
+      {"MatMulInteger", NodeKind::MatMulInteger},
+      {"ConvInteger", NodeKind::ConvInteger}};
   constexpr std::pair<const char *, NodeKind> microsoft[] = {
       // The same ops, from before ONNX had 16 and 4 bits.
       {"QuantizeLinear", NodeKind::QuantizeLinear},
@@ -772,6 +778,11 @@ Result<QuantizedNode> nibble::readQuantizedNode(NodeOp node) {
   std::optional<NodeKind> kind = getNodeKind(node);
   if (!kind)
     return Failure{"it is no quantized node"};
+  for (auto attribute :
+       node.getNodeAttributes().getAsRange<NodeAttributeAttr>())
+    if (isa<AttributeReferenceAttr>(attribute.getValue()))
+      return Failure{"its attribute '" + attribute.getName().getValue().str() +
+                     "' is given by the callers of its function"};
   switch (*kind) {
   case NodeKind::QuantizeLinear:
   case NodeKind::DequantizeLinear:
@@ -787,6 +798,9 @@ Result<QuantizedNode> nibble::readQuantizedNode(NodeOp node) {
   case NodeKind::QLinearMatMul:
   case NodeKind::QLinearConv:
     return readQLinear(node, *kind);
+  case NodeKind::MatMulInteger:
+  case NodeKind::ConvInteger:
+    return readIntegerSums(node);
   }
   return Failure{"it is no quantized node"};
 }

@@ -24,6 +24,23 @@ func.func @dequantize(%c: tensor<6x7xui4>, %s: tensor<2x7xf16>, %z: tensor<2x7xu
   return %y : tensor<6x7xf32>
 }
 
+// CHECK-LABEL: func.func @integers(
+// CHECK-SAME: %[[C:.*]]: tensor<6x7xi8>, %[[S:.*]]: tensor<2x7xf16>, %[[Z:.*]]: tensor<2x7xi8>) -> tensor<6x7xi32>
+// CHECK: linalg.generic
+// CHECK: %[[CODE:.*]] = tensor.extract %[[C]][%[[K:.*]], %[[N:.*]]]
+// CHECK: %[[LEFT:.*]] = arith.extui %[[CODE]] : i8 to i32
+// CHECK: %[[BLOCK:.*]] = arith.divui %[[K]], %c4
+// CHECK: %[[ZERO:.*]] = tensor.extract %[[Z]][%[[BLOCK]], %[[N]]]
+// CHECK: %[[RIGHT:.*]] = arith.extui %[[ZERO]] : i8 to i32
+// CHECK: arith.subi %[[LEFT]], %[[RIGHT]] : i32
+// CHECK-NOT: %[[S]]
+// CHECK: return
+func.func @integers(%c: tensor<6x7xui4>, %s: tensor<2x7xf16>, %z: tensor<2x7xui4>) -> tensor<6x7xi32> {
+  %w = nibble.assemble %c scales(%s) zeros(%z) : !w
+  %y = nibble.integers %w : !w
+  return %y : tensor<6x7xi32>
+}
+
 // A quantized argument becomes its parts.
 // CHECK-LABEL: func.func @parts(
 // CHECK-SAME: %[[C:.*]]: tensor<6x7xi8>, %[[S:.*]]: tensor<2x7xf16>, %[[Z:.*]]: tensor<2x7xi8>)

@@ -78,33 +78,92 @@ func.func @conv(%x: tensor<1x1x3xf32>) -> (tensor<1x2x3xf32>, tensor<1x1x3xui8>)
   return %y, %q#0 : tensor<1x2x3xf32>, tensor<1x1x3xui8>
 }
 
-// What is no product of two tensors stays, and says why.
-// CHECK-LABEL: func.func @kept
-func.func @kept(%x: tensor<?x3xf32>, %any: tensor<3x2xi8>, %codes: tensor<?x3xui8>) -> (!onnx.unknown, !onnx.unknown, !onnx.unknown, !onnx.unknown, !onnx.unknown) {
+// Sums that no scale makes numbers are products of integers.
+// CHECK-LABEL: func.func @sums
+// CHECK-SAME: (%[[X:.*]]: tensor<?x3xf32>, %[[ANY:.*]]: tensor<3x2xi8>, %[[CODES:.*]]: tensor<2x3xui8>, %[[Z:.*]]: tensor<i8>, %[[ROWS:.*]]: tensor<2xui8>)
+// BACK-LABEL: func.func @sums
+// BACK-SAME: (%[[X:.*]]: tensor<?x3xf32>, %[[ANY:.*]]: tensor<3x2xi8>, %[[CODES:.*]]: tensor<2x3xui8>, %[[Z:.*]]: tensor<i8>, %[[ROWS:.*]]: tensor<2xui8>)
+// BACK-NOT: nibble
+// BACK-NOT: Reshape
+func.func @sums(%x: tensor<?x3xf32>, %any: tensor<3x2xi8>, %codes: tensor<2x3xui8>, %zero: tensor<i8>, %rows: tensor<2xui8>) -> (!onnx.unknown, !onnx.unknown, tensor<?x2xf32>, !onnx.unknown) {
   %w = onnx.constant "w" : tensor<3x2xi8> = dense<1>
+  %wz = onnx.constant "wz" : tensor<2xi8> = dense<[1, 2]>
   %ws = onnx.constant "ws" : tensor<f32> = dense<0.5>
-  %ws3 = onnx.constant "ws3" : tensor<3x1xf32> = dense<0.5>
   %q:3 = onnx.node "DynamicQuantizeLinear"(%x) outputs ["q", "qs", "qz"] : (tensor<?x3xf32>) -> (tensor<?x3xui8>, tensor<f32>, tensor<ui8>)
-  // CHECK: outputs ["bare"] {{.*}}{nibble.kept = "its result is a sum of codes without a scale"}
+  // CHECK: %[[Q:.*]] = nibble.quantize_dynamic %[[X]]
+  // BACK: %[[Q:.*]], %{{.*}}, %[[QZ:.*]] = onnx.node "DynamicQuantizeLinear"
+
+  // What DynamicQuantizeLinear made is a factor as it is.
+  // CHECK: %[[A:.*]] = nibble.integers %[[Q]]
+  // CHECK: %[[W:.*]] = nibble.assemble
+  // CHECK-SAME: : tensor<3x2xf32, #nibble.quantized<i8, block = [*, *], scale = f32>>
+  // CHECK: %[[B:.*]] = nibble.integers %[[W]]
+  // CHECK: onnx.node "MatMul"(%[[A]], %[[B]]) outputs ["bare"]
+  // BACK: onnx.node "MatMulInteger"(%[[Q]], %{{.*}}, %[[QZ]]) outputs ["bare"]
   %bare = onnx.node "MatMulInteger"(%q#0, %w, %q#2) outputs ["bare"] : (tensor<?x3xui8>, tensor<3x2xi8>, tensor<ui8>) -> !onnx.unknown
-  // CHECK: outputs ["static"] {{.*}}{nibble.kept = "its activations and their zero point do not come from one DynamicQuantizeLinear"}
-  %static = onnx.node "MatMulInteger"(%codes, %w) outputs ["static"] : (tensor<?x3xui8>, tensor<3x2xi8>) -> !onnx.unknown
-  // CHECK: outputs ["other"] {{.*}}{nibble.kept = "its activations and their zero point do not come from one DynamicQuantizeLinear"}
-  %other = onnx.node "MatMulInteger"(%q#0, %w) outputs ["other"] : (tensor<?x3xui8>, tensor<3x2xi8>) -> !onnx.unknown
-  // CHECK: outputs ["a"] {{.*}}{nibble.kept = "its weight or zero point is computed"}
-  %a = onnx.node "MatMulInteger"(%q#0, %any, %q#2) outputs ["a"] : (tensor<?x3xui8>, tensor<3x2xi8>, tensor<ui8>) -> !onnx.unknown
-  %af = onnx.node "Cast"(%a) outputs ["af"] {to = 1 : i64} : (!onnx.unknown) -> !onnx.unknown
-  %as = onnx.node "Mul"(%q#1, %ws) outputs ["as"] : (tensor<f32>, tensor<f32>) -> tensor<f32>
-  %ay = onnx.node "Mul"(%af, %as) outputs ["ay"] : (!onnx.unknown, tensor<f32>) -> !onnx.unknown
-  // CHECK: outputs ["b"] {{.*}}{nibble.kept = "a scale has neither one value nor one for each channel"}
-  %b = onnx.node "MatMulInteger"(%q#0, %w, %q#2) outputs ["b"] : (tensor<?x3xui8>, tensor<3x2xi8>, tensor<ui8>) -> !onnx.unknown
-  %bf = onnx.node "Cast"(%b) outputs ["bf"] {to = 1 : i64} : (!onnx.unknown) -> !onnx.unknown
-  %bs = onnx.node "Mul"(%q#1, %ws3) outputs ["bs"] : (tensor<f32>, tensor<3x1xf32>) -> tensor<3x1xf32>
-  %by = onnx.node "Mul"(%bf, %bs) outputs ["by"] : (!onnx.unknown, tensor<3x1xf32>) -> !onnx.unknown
-  // CHECK: outputs ["c"] {{.*}}{nibble.kept = "its sums are not scaled by the product of the scales of its activations and its weight"}
-  %c = onnx.node "MatMulInteger"(%q#0, %w, %q#2) outputs ["c"] : (tensor<?x3xui8>, tensor<3x2xi8>, tensor<ui8>) -> !onnx.unknown
-  %cf = onnx.node "Cast"(%c) outputs ["cf"] {to = 1 : i64} : (!onnx.unknown) -> !onnx.unknown
-  %cy = onnx.node "Mul"(%cf, %ws) outputs ["cy"] : (!onnx.unknown, tensor<f32>) -> !onnx.unknown
-  return %bare, %ay, %by, %cy, %other : !onnx.unknown, !onnx.unknown, !onnx.unknown, !onnx.unknown, !onnx.unknown
+
+  // Nothing is constant, and a zero point for each row.
+  // CHECK: %[[AZ:.*]] = onnx.node "Reshape"(%[[ROWS]], %{{.*}}) {{.*}} -> tensor<2x1xui8>
+  // CHECK: %[[AQ:.*]] = nibble.assemble %[[CODES]] scales(%{{.*}}) zeros(%[[AZ]])
+  // CHECK-SAME: : tensor<2x3xf32, #nibble.quantized<u8, block = [1, *], scale = f32, zero = u8>>
+  // CHECK: %[[A:.*]] = nibble.integers %[[AQ]]
+  // CHECK: %[[BZ:.*]] = onnx.node "Reshape"(%[[Z]], %{{.*}}) {{.*}} -> tensor<1x1xi8>
+  // CHECK: %[[BQ:.*]] = nibble.assemble %[[ANY]] scales(%{{.*}}) zeros(%[[BZ]])
+  // CHECK: %[[B:.*]] = nibble.integers %[[BQ]]
+  // CHECK: onnx.node "MatMul"(%[[A]], %[[B]]) outputs ["computed"]
+  // BACK: onnx.node "MatMulInteger"(%[[CODES]], %[[ANY]], %[[ROWS]], %[[Z]]) outputs ["computed"]
+  %computed = onnx.node "MatMulInteger"(%codes, %any, %rows, %zero) outputs ["computed"] : (tensor<2x3xui8>, tensor<3x2xi8>, tensor<2xui8>, tensor<i8>) -> !onnx.unknown
+
+  // A scale of another kind is a node of its own.
+  // CHECK: %[[W:.*]] = nibble.assemble %{{.*}} scales(%{{.*}}) zeros(%{{.*}})
+  // CHECK-SAME: block = [*, 1], scale = f32, zero = i8>>
+  // CHECK: %[[B:.*]] = nibble.integers %[[W]]
+  // CHECK: %[[C:.*]] = onnx.node "MatMul"(%{{.*}}, %[[B]]) outputs ["c"] {{.*}} -> tensor<?x2xi32>
+  // CHECK: onnx.node "Cast"(%[[C]])
+  // BACK: onnx.node "MatMulInteger"(%[[Q]], %{{.*}}, %[[QZ]], %{{.*}}) outputs ["c"]
+  %c = onnx.node "MatMulInteger"(%q#0, %w, %q#2, %wz) outputs ["c"] : (tensor<?x3xui8>, tensor<3x2xi8>, tensor<ui8>, tensor<2xi8>) -> tensor<?x2xi32>
+  %cf = onnx.node "Cast"(%c) outputs ["cf"] {to = 1 : i64} : (tensor<?x2xi32>) -> tensor<?x2xf32>
+  %cy = onnx.node "Mul"(%cf, %ws) outputs ["cy"] : (tensor<?x2xf32>, tensor<f32>) -> tensor<?x2xf32>
+
+  // Another zero point than that of the codes.
+  // CHECK: nibble.assemble %{{.*}} scales(%{{.*}}) : tensor<?x3xf32, #nibble.quantized<u8, block = [*, *], scale = f32>>
+  // CHECK: outputs ["other"]
+  // BACK: %[[NONE:.*]] = onnx.absent
+  // BACK: onnx.node "MatMulInteger"(%[[Q]], %{{.*}}, %[[NONE]], %{{.*}}) outputs ["other"]
+  %none = onnx.absent
+  %other = onnx.node "MatMulInteger"(%q#0, %w, %none, %wz) outputs ["other"] : (tensor<?x3xui8>, tensor<3x2xi8>, none, tensor<2xi8>) -> !onnx.unknown
+  return %bare, %computed, %cy, %other : !onnx.unknown, !onnx.unknown, tensor<?x2xf32>, !onnx.unknown
+}
+
+// CHECK-LABEL: func.func @convolution
+// CHECK: nibble.assemble %{{.*}} scales(%{{.*}}) zeros(%{{.*}}) : tensor<1x2x3xf32, #nibble.quantized<u8, block = [*, *, *], scale = f32, zero = u8>>
+// CHECK: nibble.assemble %{{.*}} scales(%{{.*}}) zeros(%{{.*}}) : tensor<2x1x2xf32, #nibble.quantized<i8, block = [1, *, *], scale = f32, zero = i8>>
+// CHECK: onnx.node "Conv"(%{{.*}}, %{{.*}}) outputs ["y"] {group = 2 : i64, pads = array<i64: 1, 0>}
+// BACK-LABEL: func.func @convolution
+// BACK-NOT: nibble
+// BACK: onnx.node "ConvInteger"(%{{.*}}, %{{.*}}, %{{.*}}, %{{.*}}) outputs ["y"] {group = 2 : i64, pads = array<i64: 1, 0>}
+func.func @convolution(%x: tensor<1x2x3xui8>, %zero: tensor<ui8>) -> tensor<1x2x3xi32> {
+  %w = onnx.constant "w" : tensor<2x1x2xi8> = dense<[[[1, -2]], [[3, 4]]]>
+  %wz = onnx.constant "wz" : tensor<2xi8> = dense<[0, 1]>
+  %y = onnx.node "ConvInteger"(%x, %w, %zero, %wz) outputs ["y"] {group = 2 : i64, pads = array<i64: 1, 0>} : (tensor<1x2x3xui8>, tensor<2x1x2xi8>, tensor<ui8>, tensor<2xi8>) -> tensor<1x2x3xi32>
+  return %y : tensor<1x2x3xi32>
+}
+
+// What cannot be read stays, and says why.
+// CHECK-LABEL: func.func @kept
+func.func @kept(%any: !onnx.unknown, %codes: tensor<?x3xui8>, %rows: tensor<?xui8>, %z: tensor<3xi8>) -> !onnx.unknown {
+  %w = onnx.constant "w" : tensor<3x2xi8> = dense<1>
+  // CHECK: outputs ["a"] {{.*}}{nibble.kept = "the shape of its input 0 is not known"}
+  %a = onnx.node "MatMulInteger"(%any, %w) outputs ["a"] : (!onnx.unknown, tensor<3x2xi8>) -> !onnx.unknown
+  // CHECK: outputs ["b"] {{.*}}{nibble.kept = "a zero point is neither one number nor one for each row, column or channel, as far as the shapes are known"}
+  %b = onnx.node "MatMulInteger"(%codes, %w, %rows) outputs ["b"] : (tensor<?x3xui8>, tensor<3x2xi8>, tensor<?xui8>) -> !onnx.unknown
+  // CHECK: outputs ["c"] {{.*}}{nibble.kept = "a zero point is neither one number nor
+  %none = onnx.absent
+  %c = onnx.node "MatMulInteger"(%codes, %w, %none, %z) outputs ["c"] : (tensor<?x3xui8>, tensor<3x2xi8>, none, tensor<3xi8>) -> !onnx.unknown
+  // CHECK: outputs ["d"] {{.*}}{nibble.kept = "a zero point is not of the type of its codes, or of a shape that is not known"}
+  %d = onnx.node "MatMulInteger"(%codes, %w, %z) outputs ["d"] : (tensor<?x3xui8>, tensor<3x2xi8>, tensor<3xi8>) -> !onnx.unknown
+  // CHECK: outputs ["e"] {{.*}}{nibble.kept = "it does not have 2 to 4 inputs and 1 output"}
+  %e = onnx.node "MatMulInteger"(%codes) outputs ["e"] : (tensor<?x3xui8>) -> !onnx.unknown
+  return %a : !onnx.unknown
 }
 }

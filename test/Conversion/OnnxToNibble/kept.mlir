@@ -88,11 +88,14 @@ func.func @blockwise(%x: tensor<?x32xf32>, %ids: tensor<3xi64>, %any: tensor<1x1
   return %a : tensor<?x1xf32>
 }
 
+// What a caller gives is not known in the function.
 // CHECK-LABEL: func.func @local
-// CHECK: nibble.kept = "it stands in a local function; --onnx-inline-functions puts its nodes into the graph"
+// CHECK: outputs ["y"] {{.*}}nibble.kept = "its attribute 'axis' is given by the callers of its function"
 func.func @local(%x: !onnx.unknown) -> !onnx.unknown attributes {
-    onnx.function = #onnx.function<name = "local", domain = "d", inputs = ["x"], outputs = ["y"], attributes = [], defaults = [], opsets = [#onnx.opset<21 in "">], valueInfo = []>} {
-  %y = onnx.node "DequantizeLinear"(%x, %x) outputs ["y"] : (!onnx.unknown, !onnx.unknown) -> !onnx.unknown
+    onnx.function = #onnx.function<name = "local", domain = "d", inputs = ["x"], outputs = ["y"], attributes = ["axis"], defaults = [], opsets = [#onnx.opset<21 in "">], valueInfo = []>} {
+  %c = onnx.node "Constant"() outputs ["c"] {value = #onnx.tensor<dense<1> : tensor<2x2xi8>>} : () -> tensor<2x2xi8>
+  %s = onnx.node "Constant"() outputs ["s"] {value = #onnx.tensor<dense<0.5> : tensor<2xf32>>} : () -> tensor<2xf32>
+  %y = onnx.node "DequantizeLinear"(%c, %s) outputs ["y"] {axis = #onnx.ref<"axis" as INT>} : (tensor<2x2xi8>, tensor<2xf32>) -> !onnx.unknown
   return %y : !onnx.unknown
 }
 }

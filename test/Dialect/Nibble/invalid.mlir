@@ -793,3 +793,61 @@ func.func @dot(%s: vector<8xi32>, %w: vector<64xi8>) -> vector<8xi32> {
   %r = nibble.dot4 %s, %w, %w : vector<8xi32>, vector<64xi8>
   return %r : vector<8xi32>
 }
+
+// -----
+
+// Spec C31: integers
+func.func @integers_of_floats(%w: tensor<64x8xf32, #nibble.quantized<f8E4M3FN, block = [*, 1], scale = f32>>) {
+  // expected-error @+1 {{expects codes that are integers of at most 16 bits (Spec C31)}}
+  %r = nibble.integers %w : tensor<64x8xf32, #nibble.quantized<f8E4M3FN, block = [*, 1], scale = f32>>
+  return
+}
+
+// -----
+
+func.func @integers_of_32_bits(%w: tensor<64x8xf32, #nibble.quantized<i32, block = [*, 1], scale = f32>>) {
+  // expected-error @+1 {{expects codes that are integers of at most 16 bits (Spec C31)}}
+  %r = nibble.integers %w : tensor<64x8xf32, #nibble.quantized<i32, block = [*, 1], scale = f32>>
+  return
+}
+
+// -----
+
+func.func @integers_with_float_zero(%w: tensor<64x8xf32, #nibble.quantized<u8, block = [*, 1], scale = f32, zero = f32>>) {
+  // expected-error @+1 {{expects zero points that are integers (Spec C31)}}
+  %r = nibble.integers %w : tensor<64x8xf32, #nibble.quantized<u8, block = [*, 1], scale = f32, zero = f32>>
+  return
+}
+
+// -----
+
+func.func @integers_with_nested_zero(%w: tensor<64x8xf32, #nibble.quantized<u8, block = [*, 1], scale = f32, zero = quantized<u4, block = [*, *], scale = f32>>>) {
+  // expected-error @+1 {{expects zero points that are integers (Spec C31)}}
+  %r = nibble.integers %w : tensor<64x8xf32, #nibble.quantized<u8, block = [*, 1], scale = f32, zero = quantized<u4, block = [*, *], scale = f32>>>
+  return
+}
+
+// -----
+
+func.func @integers_with_outliers(%w: tensor<64x8xf32, #nibble.quantized<i8, block = [*, 1], scale = f32, outliers = sparse<f16>>>) {
+  // expected-error @+1 {{expects a tensor without outliers (Spec C31)}}
+  %r = nibble.integers %w : tensor<64x8xf32, #nibble.quantized<i8, block = [*, 1], scale = f32, outliers = sparse<f16>>>
+  return
+}
+
+// -----
+
+func.func @integers_of_a_layout(%w: tensor<64x8xf32, #nibble.quantized<i8, block = [*, 1], scale = f32, layout = tiles {rows = 16 : i64}>>) {
+  // expected-error @+1 {{the parts of a tensor in layout 'tiles' are not in logical order (Spec C18)}}
+  %r = nibble.integers %w : tensor<64x8xf32, #nibble.quantized<i8, block = [*, 1], scale = f32, layout = tiles {rows = 16 : i64}>>
+  return
+}
+
+// -----
+
+func.func @integers_type(%w: tensor<64x8xf32, #nibble.quantized<i8, block = [*, 1], scale = f32>>) {
+  // expected-error @+2 {{failed to infer returned types}}
+  // expected-error @+1 {{op inferred type(s) 'tensor<64x8xi32>' are incompatible with return type(s) of operation 'tensor<64x9xi32>'}}
+  %r = "nibble.integers"(%w) : (tensor<64x8xf32, #nibble.quantized<i8, block = [*, 1], scale = f32>>) -> tensor<64x9xi32>
+  return
+}

@@ -91,10 +91,12 @@ func.func @parts(%c: tensor<100x64xui4>, %s: tensor<4x64xf16>, %z: tensor<4x64xu
   // CHECK: nibble.codes %[[W]] : tensor<100x64xf32, #
   // CHECK: nibble.scales %[[W]] : tensor<100x64xf32, #
   // CHECK: nibble.zeros %[[W]] : tensor<100x64xf32, #
+  // CHECK: nibble.integers %[[W]] : tensor<100x64xf32, #
   // CHECK: nibble.dequantize %[[W]] : tensor<100x64xf32, #
   %c2 = nibble.codes %w : !q
   %s2 = nibble.scales %w : !q
   %z2 = nibble.zeros %w : !q
+  %i = nibble.integers %w : !q
   %x = nibble.dequantize %w : !q
   return %c2, %s2, %z2, %x : tensor<100x64xui4>, tensor<4x64xf16>, tensor<4x64xui4>, tensor<100x64xf32>
 }

@@ -310,6 +310,37 @@ LogicalResult OutliersOp::fold(FoldAdaptor,
 }
 
 //===----------------------------------------------------------------------===//
+// IntegersOp
+//===----------------------------------------------------------------------===//
+
+LogicalResult IntegersOp::inferReturnTypes(MLIRContext *context,
+                                           std::optional<Location> location,
+                                           Adaptor adaptor,
+                                           SmallVectorImpl<Type> &types) {
+  auto type = getQuantizedOperand(adaptor.getOperands(), location);
+  if (failed(type))
+    return failure();
+  types.push_back(
+      RankedTensorType::get(type->getShape(), IntegerType::get(context, 32)));
+  return success();
+}
+
+LogicalResult IntegersOp::verify() {
+  QuantizedAttr encoding = getQuantization(getInput().getType());
+  if (failed(verifyNoLayout(*this, encoding)))
+    return failure();
+  StorageAttr storage = encoding.getStorage();
+  if (!storage.isInteger() || storage.getBitWidth() > 16)
+    return emitOpError()
+           << "expects codes that are integers of at most 16 bits (Spec C31)";
+  if (encoding.hasZero() && !isa<StorageAttr>(encoding.getZero()))
+    return emitOpError() << "expects zero points that are integers (Spec C31)";
+  if (encoding.hasOutliers())
+    return emitOpError() << "expects a tensor without outliers (Spec C31)";
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
 // QuantizeOp, QuantizeDynamicOp, DequantizeOp
 //===----------------------------------------------------------------------===//
 

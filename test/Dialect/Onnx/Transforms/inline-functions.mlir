@@ -1,4 +1,7 @@
 // RUN: nibble-opt %s --onnx-inline-functions --split-input-file --verify-diagnostics | FileCheck %s
+// RUN: nibble-opt %S/Inputs/functions.mlir --onnx-inline-functions='op-types=MatMul keep-versions' --verify-diagnostics | FileCheck %s --check-prefix=CHOSEN
+// RUN: nibble-opt %S/Inputs/functions.mlir --onnx-inline-functions='op-types=MatMul keep-versions' 2>/dev/null | nibble-translate --export-onnx - -o %t.onnx
+// RUN: nibble-opt %t.onnx | FileCheck %s --check-prefix=CHOSEN
 
 // Calls in calls and in branches; what the call, or else the function, says of an
 // attribute; a version of its own; an input that is left out.
@@ -68,3 +71,22 @@ module attributes {onnx.opsets = [#onnx.opset<21 in "">, #onnx.opset<1 in "local
     return %y : !onnx.unknown
   }
 }
+
+// Only functions that multiply become part of the graph, and what they call where it
+// multiplies too. Names stay unique, in the graphs inside nodes too, and a result that
+// is an input, or another result, gets a name by an Identity.
+// CHOSEN-LABEL: func.func @main
+// CHOSEN-SAME: (%[[A:.*]]: tensor<i1>, %[[X:.*]]: tensor<2x2xf32>)
+// CHOSEN: %[[S:.*]] = onnx.node "Scale" in "local"(%[[X]]) name "call/s" outputs ["call/s"]
+// CHOSEN: %[[Y:.*]] = onnx.node "If"(%[[A]]) name "call/y" outputs ["y"]
+// CHOSEN-SAME: outputs ["call/e"]
+// CHOSEN-SAME: outputs ["call/t"]
+// CHOSEN: onnx.node "Neg"(%[[S]]) name "call/e" outputs ["call/e"]
+// CHOSEN: onnx.node "MatMul"(%[[S]], %[[S]]) name "call/t" outputs ["call/t"]
+// CHOSEN: %[[B:.*]] = onnx.node "Identity"(%[[X]]) {{.*}} outputs ["b"]
+// CHOSEN: %[[C:.*]] = onnx.node "Identity"(%[[Y]]) {{.*}} outputs ["c"]
+// CHOSEN: %[[OLD:.*]] = onnx.node "Old" in "local"
+// CHOSEN: return %[[Y]], %[[B]], %[[C]], %[[OLD]]
+// CHOSEN-NOT: name = "Product"
+// CHOSEN-DAG: name = "Scale"
+// CHOSEN-DAG: name = "Old"

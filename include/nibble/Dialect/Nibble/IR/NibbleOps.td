@@ -138,6 +138,26 @@ def Nibble_OutliersOp : Nibble_Op<"outliers", [Pure]> {
   let hasFolder = 1;
 }
 
+def Nibble_IntegersOp : Nibble_Op<"integers", [Pure, InferTypeOpAdaptor]> {
+  let summary = "The integers that are multiplied by the scales";
+  let description = [{
+    Each code less the zero point of its block, exact, as i32 (Spec S16). The
+    storage is one of integers, the zero point too or absent, and there are no
+    outliers (Spec C31). Scales play no part: products of such tensors are the
+    sums that ONNX's MatMulInteger and ConvInteger give, modulo 2^32.
+
+    ```mlir
+    // tensor<64x8xi32>
+    %i = nibble.integers %w
+        : tensor<64x8xf32, #nibble.quantized<i8, block = [*, 1], scale = f32, zero = i8>>
+    ```
+  }];
+  let arguments = (ins Nibble_QuantizedTensor:$input);
+  let results = (outs RankedTensorOf<[I32]>:$result);
+  let assemblyFormat = "$input attr-dict `:` type($input)";
+  let hasVerifier = 1;
+}
+
 //===----------------------------------------------------------------------===//
 // Between quantized and expressed tensors
 //===----------------------------------------------------------------------===//

@@ -124,10 +124,18 @@ def OnnxInlineFunctions : Pass<"onnx-inline-functions", "::mlir::ModuleOp"> {
     ```
 
     A node whose function imports another version of its domain than the model says so
-    in an attribute `onnx.opsets`, which only Nibble understands: this pass is for
-    models that are compiled, not for ones that are exported again. A function that
-    calls itself, and a call with a graph as an attribute, are errors.
+    in an attribute `onnx.opsets`, which only Nibble understands; for models that are
+    exported again, `keep-versions` leaves such functions as they are, with a warning.
+    A function that calls itself, and a call with a graph as an attribute, are errors.
+    With `op-types`, functions stay that neither hold nodes of these types nor call
+    functions that do.
   }];
+  let options = [
+    ListOption<"opTypes", "op-types", "std::string",
+               "Only functions that hold nodes of these types">,
+    Option<"keepsVersions", "keep-versions", "bool", "false",
+           "Leave functions that import another version than the model">
+  ];
   let statistics = [Statistic<"numInlined", "inlined", "Calls replaced">];
   let dependentDialects = ["::nibble::onnx::OnnxDialect"];
 }
