@@ -37,6 +37,8 @@ void nibble::buildShapesPipeline(OpPassManager &passes, bool updateCaches) {
 void nibble::buildGraphPipeline(OpPassManager &passes) {
   buildShapesPipeline(passes);
   passes.addPass(onnx::createOnnxFoldConstants());
+  // Shapes that were known only after folding.
+  passes.addPass(onnx::createOnnxInferShapes());
   passes.addPass(createConvertOnnxToNibble());
   // {func, onnx, nibble}
 }

@@ -698,6 +698,20 @@ struct QuantizeLowering : Lowering<QuantizeOp> {
   }
 };
 
+/// The sizes of a quantized tensor are those of its codes.
+struct DimLowering : Lowering<tensor::DimOp> {
+  using Lowering::Lowering;
+  LogicalResult
+  matchAndRewrite(tensor::DimOp op, OneToNOpAdaptor adaptor,
+                  ConversionPatternRewriter &rewriter) const override {
+    if (!isQuantized(op.getSource().getType()))
+      return rewriter.notifyMatchFailure(op, "expects a quantized tensor");
+    rewriter.replaceOpWithNewOp<tensor::DimOp>(op, adaptor.getSource().front(),
+                                               op.getIndex());
+    return success();
+  }
+};
+
 struct QuantizeDynamicLowering : Lowering<QuantizeDynamicOp> {
   using Lowering::Lowering;
   LogicalResult
@@ -907,6 +921,9 @@ struct LowerNibbleToReference
     target.addIllegalDialect<NibbleDialect>();
     // Layouts and kernels are of the roads to fast code.
     target.addLegalOp<PackedMatmulOp, Dot4Op, LookupOp>();
+    target.addDynamicallyLegalOp<tensor::DimOp>([](tensor::DimOp op) {
+      return !isQuantized(op.getSource().getType());
+    });
     target.addDynamicallyLegalOp<func::FuncOp>([&](func::FuncOp op) {
       return types.isSignatureLegal(op.getFunctionType()) &&
              types.isLegal(&op.getBody());
@@ -916,8 +933,9 @@ struct LowerNibbleToReference
     RewritePatternSet patterns(context);
     patterns.add<AssembleLowering, CodesLowering, ScalesLowering, ZerosLowering,
                  OutliersLowering, IntegersLowering, DequantizeLowering,
-                 QuantizeLowering, QuantizeDynamicLowering, MatmulLowering,
-                 GatherLowering, ObserveLowering>(types, context);
+                 QuantizeLowering, QuantizeDynamicLowering, DimLowering,
+                 MatmulLowering, GatherLowering, ObserveLowering>(types,
+                                                                  context);
     populateFunctionOpInterfaceTypeConversionPattern<func::FuncOp>(patterns,
                                                                    types);
     populateReturnOpTypeConversionPattern(patterns, types);

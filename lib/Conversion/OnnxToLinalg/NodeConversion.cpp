@@ -345,6 +345,23 @@ Value nibble::buildTranspose(NodeContext &context, Value tensor,
       ->getResult(0);
 }
 
+/// Whether `sizes`, of as many elements as `tensor`, of its rank and with the
+/// same static ones, are those of `tensor`.
+static bool areSizesOf(ArrayRef<OpFoldResult> sizes, Value tensor) {
+  auto type = cast<RankedTensorType>(tensor.getType());
+  // The number of elements leaves a single size no choice.
+  if (type.getNumDynamicDims() <= 1 && !llvm::is_contained(type.getShape(), 0))
+    return true;
+  return llvm::all_of(llvm::enumerate(sizes), [&](auto entry) {
+    auto size = dyn_cast<Value>(entry.value());
+    if (!size)
+      return true;
+    auto dim = size.template getDefiningOp<tensor::DimOp>();
+    return dim && dim.getSource() == tensor &&
+           dim.getConstantIndex() == static_cast<int64_t>(entry.index());
+  });
+}
+
 Value nibble::buildReshape(NodeContext &context, Value tensor,
                            ArrayRef<OpFoldResult> sizes) {
   auto source = cast<RankedTensorType>(tensor.getType());
@@ -352,7 +369,7 @@ Value nibble::buildReshape(NodeContext &context, Value tensor,
   SmallVector<int64_t> shape;
   dispatchIndexOpFoldResults(sizes, dynamic, shape);
   auto type = RankedTensorType::get(shape, source.getElementType());
-  if (type == source)
+  if (type == source && areSizesOf(sizes, tensor))
     return tensor;
   for (OpFoldResult size : sizes)
     values.push_back(context.toValue(size));

@@ -170,6 +170,12 @@ public:
 
 protected:
   virtual SmallVector<StringRef> getDefaultActivations() const = 0;
+  /// The weights of X (input 1) or of H (input 2) in computed numbers,
+  /// [directions, gates × hidden, X's or H's size].
+  virtual Value getWeights(unsigned index) { return getNumbers(index); }
+  virtual OpFoldResult getHiddenSize() {
+    return getSize(rewriter, loc, context.getInput(2), 2);
+  }
   /// What is left out of the bias before the loop, by gate.
   virtual bool leavesHiddenBias(int64_t gate) const { return false; }
   /// The states after the step, cut off where a sequence has ended. Returns
@@ -196,6 +202,8 @@ protected:
     return applyActivation(scalar, weights.activations[which], clip(scalar, x));
   }
   OpFoldResult scale(OpFoldResult size, int64_t factor);
+  /// An input in computed numbers; null where it is left out.
+  Value getNumbers(unsigned index);
 
   NodeContext &context;
   ConversionPatternRewriter &rewriter;
@@ -210,9 +218,6 @@ protected:
 private:
   LogicalResult check();
   FailureOr<SmallVector<Activation>> getActivations(int64_t numDirections);
-  /// An input in computed numbers; null where it is left out.
-  Value getNumbers(unsigned index);
-  /// `tensor` with its dimensions in another order.
   /// tensor[position], without the first dimension.
   Value takeFirst(Value tensor, OpFoldResult position);
   /// `element` put into `tensor` at `position` of dimension `axis`.
@@ -496,7 +501,7 @@ RecurrentBuilder::buildDirection(Value input, int64_t direction, bool backward,
                                  ArrayRef<Activation> activations) {
   OpFoldResult position = rewriter.getIndexAttr(direction);
   Weights weights;
-  weights.recurrence = takeFirst(getNumbers(2), position);
+  weights.recurrence = takeFirst(getWeights(2), position);
   weights.activations.assign(activations.begin(), activations.end());
   if (Value both = getNumbers(3); both && leavesHiddenBias(numGates - 1)) {
     Sizes offsets{scale(hidden, 2 * numGates - 1)}, sizes{hidden},
@@ -509,7 +514,7 @@ RecurrentBuilder::buildDirection(Value input, int64_t direction, bool backward,
 
   Value gates =
       buildInputGates(backward ? mirror(input) : input,
-                      takeFirst(getNumbers(1), position), buildBias(direction));
+                      takeFirst(getWeights(1), position), buildBias(direction));
   SmallVector<Value> initial{tensor::EmptyOp::create(
       rewriter, loc, Sizes{sequence, batch, hidden}, computed)};
   for (unsigned i = 0; i < (isLSTM ? 2 : 1); ++i) {
@@ -583,7 +588,7 @@ LogicalResult RecurrentBuilder::convert() {
   Sizes inputSizes = context.getSizes(input);
   sequence = inputSizes[0];
   batch = inputSizes[1];
-  hidden = getSize(rewriter, loc, context.getInput(2), 2);
+  hidden = getHiddenSize();
   if (context.getNumInputs() > 4 && !context.isAbsent(4))
     lengths = context.getInput(4);
 
@@ -767,6 +772,64 @@ public:
         });
   }
 };
+
+/// com.microsoft's DynamicQuantizeLSTM, which ONNX Runtime's dynamic
+/// quantization makes of an LSTM: the weights are codes, [directions, size,
+/// 4 × hidden], with a scale and a zero point for each direction or for each
+/// of its outputs (inputs 8 to 11). Weights are dequantized once a run; X and H
+/// stay floats, where ONNX Runtime rounds them to 8 bits.
+class QuantizedLSTMBuilder : public LSTMBuilder {
+public:
+  using LSTMBuilder::LSTMBuilder;
+
+  LogicalResult checkQuantization() {
+    for (unsigned index : {1, 2}) {
+      if (!isa<IntegerType>(context.getElementType(index)))
+        return context.fail("input " + Twine(index) + " holds no codes");
+      for (unsigned part : {getScale(index), getScale(index) + 1}) {
+        if (part >= context.getNumInputs() || context.isAbsent(part))
+          return context.fail("input " + Twine(part) + " is left out");
+        int64_t rank = context.getInputType(part).getRank();
+        if (rank != 1 && rank != 2)
+          return context.fail("input " + Twine(part) +
+                              " has neither rank 1 nor rank 2");
+      }
+    }
+    return success();
+  }
+
+protected:
+  OpFoldResult getHiddenSize() override {
+    return getSize(rewriter, loc, context.getInput(2), 1);
+  }
+
+  /// (code - zero point) · scale, transposed.
+  Value getWeights(unsigned index) override {
+    Value codes = getNumbers(index), scales = getNumbers(getScale(index)),
+          zeros = getNumbers(getScale(index) + 1);
+    Sizes sizes = context.getSizes(codes);
+    std::swap(sizes[1], sizes[2]);
+    return buildTensor(
+        rewriter, loc, sizes, computed,
+        [&](ScalarBuilder &scalar, ValueRange indices) -> Value {
+          auto at = [&](Value tensor, ValueRange position) -> Value {
+            return tensor::ExtractOp::create(scalar.builder, scalar.loc, tensor,
+                                             position);
+          };
+          auto atOutput = [&](Value tensor) {
+            unsigned rank = cast<RankedTensorType>(tensor.getType()).getRank();
+            return at(tensor, indices.take_front(rank));
+          };
+          Value code = at(codes, {indices[0], indices[2], indices[1]});
+          return scalar.mul(scalar.sub(code, atOutput(zeros)),
+                            atOutput(scales));
+        });
+  }
+
+private:
+  /// The scales of input 1 or 2; its zero points follow.
+  static unsigned getScale(unsigned index) { return 6 + 2 * index; }
+};
 } // namespace
 
 void nibble::addRecurrentConversions(NodeConversions &conversions) {
@@ -779,4 +842,11 @@ void nibble::addRecurrentConversions(NodeConversions &conversions) {
   conversions.add("LSTM", 1, [](NodeContext &context) {
     return LSTMBuilder(context).convert();
   });
+  conversions.add("com.microsoft", "DynamicQuantizeLSTM", 1,
+                  [](NodeContext &context) -> LogicalResult {
+                    QuantizedLSTMBuilder builder(context);
+                    if (failed(builder.checkQuantization()))
+                      return failure();
+                    return builder.convert();
+                  });
 }

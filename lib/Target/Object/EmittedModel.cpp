@@ -212,8 +212,9 @@ Constant *InfoBuilder::values(ArrayRef<ModelInterface::Value> values) {
     llvm::SmallVector<Constant *> names;
     for (const onnx::Dimension &dimension : onnx::getDimensions(value.type)) {
       shape.push_back(dimension.isStatic() ? dimension.size : -1);
-      names.push_back(dimension.symbol ? text(dimension.symbol.getValue())
-                                       : null());
+      names.push_back(dimension.symbol && dimension.symbol != "?"
+                          ? text(dimension.symbol.getValue())
+                          : null());
     }
     DataType type = getDataType(value.type.getElementType());
     Constant *lanes = ConstantInt::get(llvm::Type::getInt16Ty(context), 1);

@@ -52,6 +52,11 @@ private:
   LogicalResult foldSubgraphs(NodeOp node);
   /// Replaces the node where all its results are known.
   void fold(NodeOp node);
+  /// Lets readers of an Identity of a constant read the constant itself.
+  bool forwardConstant(NodeOp node);
+  /// The largest operand or result that `node` is computed with: more than
+  /// `maxElements` where the results only take the place of an operand.
+  int64_t getLimit(NodeOp node, ArrayRef<Type> types) const;
   std::optional<SmallVector<Folded>> compute(NodeOp node);
   std::optional<Folded> foldConstantNode(NodeOp node);
   /// An integer result of rank 0 or 1 whose elements the types tell.
@@ -59,7 +64,7 @@ private:
                                        ArrayRef<Type> types);
   std::optional<SmallVector<Folded>> foldOperation(NodeOp node,
                                                    ArrayRef<Type> types);
-  std::optional<Tensor> load(Value value);
+  std::optional<Tensor> load(Value value, int64_t limit);
   /// Removes what only served a node that is gone.
   void removeDead(SmallVector<Operation *> candidates);
   void erase(Operation *op);
@@ -180,11 +185,11 @@ std::optional<Folded> Folder::foldShapeValue(NodeOp node, unsigned index,
   return makeFolded(tensor, node.getOutputName(index));
 }
 
-std::optional<Tensor> Folder::load(Value value) {
+std::optional<Tensor> Folder::load(Value value, int64_t limit) {
   auto constant = dyn_cast_if_present<TypedAttr>(getConstantValue(value));
   auto type = constant ? dyn_cast<RankedTensorType>(constant.getType())
                        : RankedTensorType();
-  if (!type || !isSmall(type, maxElements) || overridable.contains(value))
+  if (!type || !isSmall(type, limit) || overridable.contains(value))
     return std::nullopt;
   std::optional<TensorBytes> data = getTensorBytes(constant);
   if (!data || data->bytes.size() != getPackedSize(type))
@@ -193,12 +198,34 @@ std::optional<Tensor> Folder::load(Value value) {
                 std::vector<char>(data->bytes.begin(), data->bytes.end())};
 }
 
+int64_t Folder::getLimit(NodeOp node, ArrayRef<Type> types) const {
+  // Readers of weights look through a Transpose, and the weight stays in its
+  // file.
+  if (node.isOnnx("Transpose"))
+    return maxElements;
+  int64_t results = 0;
+  for (Type type : types) {
+    auto ranked = dyn_cast_if_present<RankedTensorType>(type);
+    if (!ranked || !ranked.hasStaticShape() ||
+        llvm::AddOverflow(results, ranked.getNumElements(), results))
+      return maxElements;
+  }
+  for (Value input : node.getInputs()) {
+    auto type = dyn_cast<RankedTensorType>(input.getType());
+    if (input.getDefiningOp<ConstantOp>() && input.hasOneUse() && type &&
+        type.hasStaticShape() && type.getNumElements() >= results)
+      return std::max(maxElements, type.getNumElements());
+  }
+  return maxElements;
+}
+
 std::optional<SmallVector<Folded>> Folder::foldOperation(NodeOp node,
                                                          ArrayRef<Type> types) {
+  int64_t limit = getLimit(node, types);
   SmallVector<RankedTensorType> resultTypes;
   for (Type type : types) {
     auto ranked = dyn_cast_if_present<RankedTensorType>(type);
-    if (!ranked || !isSmall(ranked, maxElements))
+    if (!ranked || !isSmall(ranked, limit))
       return std::nullopt;
     resultTypes.push_back(ranked);
   }
@@ -211,7 +238,7 @@ std::optional<SmallVector<Folded>> Folder::foldOperation(NodeOp node,
       operands.push_back(nullptr);
       continue;
     }
-    std::optional<Tensor> tensor = load(input);
+    std::optional<Tensor> tensor = load(input, limit);
     if (!tensor)
       return std::nullopt;
     tensors.push_back(std::move(*tensor));
@@ -289,7 +316,29 @@ void Folder::removeDead(SmallVector<Operation *> candidates) {
   }
 }
 
+bool Folder::forwardConstant(NodeOp node) {
+  if (!node.isOnnx("Identity") || node.getInputs().size() != 1 ||
+      node->getNumResults() != 1)
+    return false;
+  Value result = node->getResult(0), source = node.getInputs()[0];
+  // A graph's output keeps its name.
+  bool isReturned = llvm::any_of(result.getUsers(), [](Operation *user) {
+    return user->hasTrait<OpTrait::IsTerminator>();
+  });
+  if (isReturned || !source.getDefiningOp<ConstantOp>() ||
+      overridable.contains(source))
+    return false;
+  result.replaceAllUsesWith(source);
+  removedNames.insert(node.getOutputName(0));
+  erase(node);
+  ++numFolded;
+  removeDead({source.getDefiningOp()});
+  return true;
+}
+
 void Folder::fold(NodeOp node) {
+  if (forwardConstant(node))
+    return;
   std::optional<SmallVector<Folded>> folded = compute(node);
   if (!folded)
     return;

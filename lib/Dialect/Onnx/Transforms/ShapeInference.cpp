@@ -324,17 +324,34 @@ std::optional<Shape> ShapeInference::getValue(Value value) {
   return elements;
 }
 
+/// Whether only the shape that a model states for a node's result is wrong:
+/// exporters and editors of models leave such shapes behind, which no runtime
+/// needs.
+static bool isWrongShape(Value value, Type type) {
+  auto stated = dyn_cast<TensorType>(value.getType());
+  auto found = dyn_cast<TensorType>(type);
+  return isa<OpResult>(value) && stated && found &&
+         stated.getElementType() == found.getElementType();
+}
+
 LogicalResult ShapeInference::refineType(NodeOp node, Value value,
                                          StringRef name, Type type) {
   if (!refine || !type)
     return success();
   Type refined = refineTypes(value.getType(), type);
-  if (!refined)
-    return node.emitError("node '")
-           << node.getDisplayName() << "' (" << node.getOpType()
+  if (!refined) {
+    bool isOverruled = isWrongShape(value, type);
+    InFlightDiagnostic report =
+        isOverruled ? node.emitWarning("node '") : node.emitError("node '");
+    report << node.getDisplayName() << "' (" << node.getOpType()
            << "): tensor '" << name << "' is stated to be " << value.getType()
            << ", but its inputs and attributes make it " << type
-           << "; correct the model's value_info, or remove it";
+           << (isOverruled ? ", which is taken"
+                           : "; correct the model's value_info, or remove it");
+    if (!isOverruled)
+      return report;
+    refined = type;
+  }
   if (refined != value.getType()) {
     ++numRefined;
     value.setType(refined);
@@ -396,6 +413,44 @@ SmallVector<Type> ShapeInference::getResultTypes(NodeOp node) {
   return SmallVector<Type>(context.getResultTypes());
 }
 
+/// States the last size of `value`, a node's result in `block`, and that of
+/// what it has its shape from. Returns how many types became more precise.
+static unsigned refineLastSize(Value value, int64_t size, Block *block) {
+  auto node = value.getDefiningOp<NodeOp>();
+  auto type = dyn_cast<RankedTensorType>(value.getType());
+  if (!node || node->getBlock() != block || !type || type.getRank() == 0 ||
+      !type.isDynamicDim(type.getRank() - 1))
+    return 0;
+  SmallVector<Dimension> dimensions = getDimensions(type);
+  dimensions.back() = {size, {}};
+  value.setType(getTensorType(dimensions, type.getElementType()));
+  bool hasShapeOfInput =
+      value == node->getResult(0) &&
+      llvm::any_of(ArrayRef<StringRef>{"Cast", "DequantizeLinear",
+                                       "DynamicQuantizeLinear", "Identity",
+                                       "QuantizeLinear"},
+                   [&](StringRef opType) { return node.isOnnx(opType); });
+  return 1 + (hasShapeOfInput ? refineLastSize(node.getInputs()[0], size, block)
+                              : 0);
+}
+
+/// A product with a matrix tells the last size of what is multiplied: exporters
+/// of attention leave it to a Reshape to -1.
+static unsigned refineFactor(NodeOp node) {
+  bool isProduct = node.isOnnx("MatMul") || node.isOnnx("MatMulInteger");
+  bool isGemm = node.isOnnx("Gemm") && node.getInt("transA", 0) == 0;
+  if ((!isProduct && !isGemm) || node.getInputs().size() < 2)
+    return 0;
+  auto matrix = dyn_cast<RankedTensorType>(node.getInputs()[1].getType());
+  if (!matrix || matrix.getRank() != 2)
+    return 0;
+  unsigned axis = isGemm && node.getInt("transB", 0) != 0 ? 1 : 0;
+  if (matrix.isDynamicDim(axis))
+    return 0;
+  return refineLastSize(node.getInputs()[0], matrix.getDimSize(axis),
+                        node->getBlock());
+}
+
 LogicalResult ShapeInference::visit(NodeOp node) {
   RuleContext context(node, getNodeVersion(node), *this);
   ShapeRule rule = getRule(context);
@@ -417,6 +472,8 @@ LogicalResult ShapeInference::visit(NodeOp node) {
     if (value && fitsType(*value, result.getType()))
       setValue(result, value);
   }
+  if (refine)
+    numRefined += refineFactor(node);
   return success();
 }
 

@@ -111,3 +111,35 @@ module attributes {onnx.ir_version = 10 : i64, onnx.opsets = [#onnx.opset<21 in 
     return %a : !onnx.unknown
   }
 }
+
+// -----
+
+// Beyond the limit a node folds where its result takes the place of a constant, but a
+// Transpose stays; an Identity of a constant is the constant.
+
+module attributes {onnx.ir_version = 10 : i64, onnx.opsets = [#onnx.opset<21 in "">]} {
+  // LIMIT-LABEL: func.func @weights
+  func.func @weights(%x: tensor<?x2xf32>) -> (tensor<?x2xf32>, tensor<?x2xf32>, tensor<?x2xf32>, tensor<?x2xf32>) attributes {onnx.graph = #onnx.graph<name "g" inputs ["x"] outputs ["a", "b", "c", "d"] value_info []>} {
+    %shared = onnx.constant "shared" : tensor<2x2xf32> = dense<[[1.0, 2.0], [3.0, 4.0]]>
+    %flat = onnx.constant "flat" : tensor<4xf32> = dense<[5.0, 6.0, 7.0, 8.0]>
+    %shape = onnx.constant "shape" : tensor<2xi64> = dense<2>
+    %turned = onnx.constant "turned" : tensor<2x2xf32> = dense<1.0>
+    // LIMIT: %[[SHARED:.*]] = onnx.constant "shared"
+    // LIMIT: %[[TURNED:.*]] = onnx.constant "turned"
+    // LIMIT-NOT: "Identity"
+    %again = onnx.node "Identity"(%shared) outputs ["again"] : (tensor<2x2xf32>) -> tensor<2x2xf32>
+    // LIMIT: %[[MATRIX:.*]] = onnx.constant "matrix" : tensor<2x2xf32> = dense{{.*}}
+    %matrix = onnx.node "Reshape"(%flat, %shape) outputs ["matrix"] : (tensor<4xf32>, tensor<2xi64>) -> tensor<2x2xf32>
+    // LIMIT: %[[T:.*]] = onnx.node "Transpose"(%[[TURNED]])
+    %t = onnx.node "Transpose"(%turned) outputs ["t"] : (tensor<2x2xf32>) -> tensor<2x2xf32>
+    // LIMIT: onnx.node "MatMul"(%{{.*}}, %[[SHARED]]) outputs ["a"]
+    %a = onnx.node "MatMul"(%x, %shared) outputs ["a"] : (tensor<?x2xf32>, tensor<2x2xf32>) -> tensor<?x2xf32>
+    // LIMIT: onnx.node "MatMul"(%{{.*}}, %[[SHARED]]) outputs ["b"]
+    %b = onnx.node "MatMul"(%x, %again) outputs ["b"] : (tensor<?x2xf32>, tensor<2x2xf32>) -> tensor<?x2xf32>
+    // LIMIT: onnx.node "MatMul"(%{{.*}}, %[[MATRIX]]) outputs ["c"]
+    %c = onnx.node "MatMul"(%x, %matrix) outputs ["c"] : (tensor<?x2xf32>, tensor<2x2xf32>) -> tensor<?x2xf32>
+    // LIMIT: onnx.node "MatMul"(%{{.*}}, %[[T]]) outputs ["d"]
+    %d = onnx.node "MatMul"(%x, %t) outputs ["d"] : (tensor<?x2xf32>, tensor<2x2xf32>) -> tensor<?x2xf32>
+    return %a, %b, %c, %d : tensor<?x2xf32>, tensor<?x2xf32>, tensor<?x2xf32>, tensor<?x2xf32>
+  }
+}

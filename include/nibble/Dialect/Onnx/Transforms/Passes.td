@@ -79,6 +79,11 @@ def OnnxFoldConstants : Pass<"onnx-fold-constants", "::mlir::ModuleOp"> {
     %2 = onnx.node "Reshape"(%y, %hidden) outputs ["2"] : …
     ```
 
+    An `Identity` of a constant, by which exporters share one initializer between
+    layers, gives way to the constant itself. A large weight is computed where its
+    result takes no more room (`Reshape`, `Mul` by a number), but not transposed:
+    who reads weights looks through a `Transpose`.
+
     Constants and nodes that only served folded nodes are removed. A graph's output
     keeps its name. Types are not refined: run `onnx-infer-shapes` first, which
     finds the sizes that this pass folds. Local functions are left alone, since a
@@ -88,7 +93,9 @@ def OnnxFoldConstants : Pass<"onnx-fold-constants", "::mlir::ModuleOp"> {
   let options = [
     Option<"maxElements", "max-elements", "int64_t", /*default=*/"1024",
            "Fold a node only if its result and its operands have at most this "
-           "many elements (a Constant node becomes a constant at any size)">,
+           "many elements, or if the result takes the place of a constant that "
+           "nothing else reads (a Constant node becomes a constant at any "
+           "size)">,
   ];
   let statistics = [
     Statistic<"numFolded", "folded", "Nodes replaced by constants">,

@@ -15,10 +15,14 @@ namespace nibble::onnx {
 void requireDomain(mlir::ModuleOp module, llvm::StringRef domain,
                    int64_t version);
 
+/// Makes the model import `version` of ONNX's own domain, and have the IR
+/// version that came with it.
+void setOpset(mlir::ModuleOp module, int64_t version);
+
 /// Raises the opset of ONNX's own domain to at least `version`, and the IR
-/// version with it. Nodes whose inputs moved from an attribute are rewritten; a
-/// node whose meaning would change otherwise is an error that names it, and
-/// then the model is left as it was.
+/// version with it. Nodes of another form in the new opset (a Clip with
+/// attributes, an Upsample) are rewritten; a node whose meaning would change
+/// otherwise is an error that names it, and then the model is left as it was.
 mlir::LogicalResult raiseOpset(mlir::ModuleOp module, int64_t version);
 
 /// Raises the IR version to 4, from which on an initializer need not be an

@@ -11,9 +11,10 @@ using namespace nibble;
 using namespace nibble::onnx;
 
 /// X is [sequence, batch, input], or [batch, sequence, input] with layout 1;
-/// the recurrence weights are [directions, gates × hidden, hidden]. Y is
-/// [sequence, directions, batch, hidden], and the last states [directions,
-/// batch, hidden].
+/// the recurrence weights are [directions, gates × hidden, hidden], with the
+/// last two swapped in DynamicQuantizeLSTM. Y is [sequence, directions, batch,
+/// hidden], and the last states [directions, batch, hidden].
+template <unsigned hiddenAxis>
 static void inferRecurrent(RuleContext &context) {
   Type type = context.getElementType(0);
   auto input = context.getShape(0), recurrence = context.getShape(2);
@@ -29,7 +30,7 @@ static void inferRecurrent(RuleContext &context) {
   if (size > 0)
     hidden = fixed(size);
   else if (recurrence && recurrence->size() == 3)
-    hidden = recurrence->back();
+    hidden = (*recurrence)[hiddenAxis];
   StringRef direction = context.getString("direction", "forward");
   Dimension directions = fixed(direction == "bidirectional" ? 2 : 1);
   Shape state{directions, batch, hidden};
@@ -76,5 +77,6 @@ static void inferCausalConv(RuleContext &context) {
 void onnx::addRecurrentRules(ShapeRules &rules) {
   rules.add({"LinearAttention"}, inferLinearAttention);
   rules.add({"CausalConvWithState"}, inferCausalConv);
-  rules.add({"GRU", "LSTM", "RNN"}, inferRecurrent);
+  rules.add({"GRU", "LSTM", "RNN"}, inferRecurrent<2>);
+  rules.add("com.microsoft", "DynamicQuantizeLSTM", 1, inferRecurrent<1>);
 }

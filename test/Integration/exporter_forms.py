@@ -1,0 +1,242 @@
+# RUN: %python %s
+# REQUIRES: numpy, onnx, onnxruntime
+"""Runs what exporters write and no specification asks for, as native code against ONNX
+Runtime: shapes that are computed or stated wrongly, dimensions called "?", initializers
+shared by Identity, products whose depth only the weight tells, ops of old opsets, and
+LSTMs as ONNX Runtime's quantizer leaves them."""
+
+import pathlib
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+import support
+
+RNG = np.random.default_rng(11)
+NIBBLE = support.tool("nibble")
+node = helper.make_node
+
+
+def normal(*shape):
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def ints(*values):
+    return np.array(values, np.int64)
+
+
+def value(name, shape, kind=TensorProto.FLOAT):
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def save(path, nodes, inputs, outputs, constants, opset=17):
+    graph = helper.make_graph(nodes, path.stem, inputs, outputs, [
+        numpy_helper.from_array(array, name) for name, array in constants.items()])
+    onnx.save(helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset)],
+        ir_version=onnx.helper.find_min_ir_version_for(
+            [helper.make_opsetid("", opset)], True)), path)
+    return path
+
+
+def run_onnxruntime(path, inputs):
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options)
+    return dict(zip([output.name for output in session.get_outputs()],
+                    session.run(None, inputs)))
+
+
+def run_nibble(path, inputs):
+    given, made = path.with_suffix(".x.npz"), path.with_suffix(".y.npz")
+    np.savez(given, **inputs)
+    support.must_run(NIBBLE, "run", path, "--inputs", given, "--outputs", made)
+    return dict(np.load(made))
+
+
+def compare(checks, path, inputs, tolerance=1e-5, expected=None):
+    expected = expected or run_onnxruntime(path, inputs)
+    made = run_nibble(path, inputs)
+    for name, wanted in expected.items():
+        if not checks.check(made[name].shape == wanted.shape,
+                            f"{path.stem}: {name} is {made[name].shape}, not {wanted.shape}"):
+            continue
+        error = np.linalg.norm(made[name] - wanted) / np.linalg.norm(wanted)
+        checks.check(error <= tolerance, f"{path.stem}: {name} is off by {error}")
+
+
+def check_swapped_reshape(checks, folder):
+    """The relative shift of Transformer-XL and Conformers: rows and columns change places,
+    and no type says so."""
+    path = save(folder / "swapped.onnx", [
+        node("Shape", ["x"], ["sizes"]),
+        node("Gather", ["sizes", "order"], ["swapped"]),
+        node("Reshape", ["x", "swapped"], ["y"]),
+    ], [value("x", ["a", "b", "c"])], [value("y", None)], {"order": ints(0, 2, 1)})
+    for shape in ((2, 3, 5), (1, 4, 4)):
+        compare(checks, path, {"x": normal(*shape)})
+
+
+def check_wrong_output(checks, folder):
+    """The stated output has another rank than what is computed."""
+    path = save(folder / "stated.onnx", [node("Reshape", ["x", "shape"], ["y"])],
+                [value("x", ["n", 6])], [value("y", [1, "n"])], {"shape": ints(-1, 1, 2)})
+    inputs = {"x": normal(5, 6)}
+    compare(checks, path, inputs)
+    result = support.run(NIBBLE, "inspect", path)
+    checks.check(result.code == 0, result)
+
+
+def check_question_marks(checks, folder):
+    """Several dimensions called "?" need not be equal."""
+    path = save(folder / "unknown.onnx", [node("Relu", ["x"], ["y"])],
+                [value("x", ["?", 3, "?", "?"])], [value("y", ["?", 3, "?", "?"])], {})
+    compare(checks, path, {"x": normal(1, 3, 4, 7)})
+
+
+def check_late_shape(checks, folder):
+    """A shape whose length is known only once constants are folded (Mod)."""
+    path = save(folder / "late.onnx", [
+        node("Mod", ["two", "three"], ["axis"]),
+        node("Reshape", ["axis", "one"], ["end"]),
+        node("Shape", ["x"], ["sizes"]),
+        node("Slice", ["sizes", "zero", "end"], ["outer"]),
+        node("Concat", ["outer", "parts"], ["shape"], axis=0),
+        node("Reshape", ["x", "shape"], ["y"]),
+    ], [value("x", ["a", "b", 12])], [value("y", ["a", "b", 3, 4])],
+        {"two": np.int64(2), "three": np.int64(3), "one": ints(1), "zero": ints(0),
+         "parts": ints(3, 4)})
+    compare(checks, path, {"x": normal(2, 5, 12)})
+
+
+def check_shared_weights(checks, folder):
+    """Two layers share an initializer by an Identity: it is quantized and stored once."""
+    path = save(folder / "shared.onnx", [
+        node("Identity", ["w"], ["again"]),
+        node("MatMul", ["x", "w"], ["h"]),
+        node("MatMul", ["h", "again"], ["y"]),
+    ], [value("x", ["n", 64])], [value("y", ["n", 64])], {"w": normal(64, 64) / 8})
+    quantized = folder / "shared.q.onnx"
+    support.must_run(NIBBLE, "quantize", path, "-o", quantized, "--scheme", "w8c",
+                     "--format", "qdq")
+    model = onnx.load(quantized)
+    codes = [t for t in model.graph.initializer if t.data_type in
+             (TensorProto.INT8, TensorProto.UINT8) and list(t.dims) == [64, 64]]
+    checks.check(len(codes) == 1 and not any(
+        t.data_type == TensorProto.FLOAT and list(t.dims) == [64, 64]
+        for t in model.graph.initializer), "the shared weight is not stored once, as codes")
+    inputs = {"x": normal(3, 64)}
+    compare(checks, quantized, inputs, tolerance=2e-2,
+            expected=run_onnxruntime(path, inputs))
+
+
+def check_depth_of_weight(checks, folder):
+    """Attention's output is reshaped to -1: only the weight tells how many inputs its
+    product has, and its activations are quantized by the range of each call."""
+    path = save(folder / "depth.onnx", [
+        node("Transpose", ["x"], ["t"], perm=[0, 2, 1, 3]),
+        node("Shape", ["t"], ["sizes"]),
+        node("Slice", ["sizes", "zero", "two"], ["outer"]),
+        node("Concat", ["outer", "rest"], ["shape"], axis=0),
+        node("Reshape", ["t", "shape"], ["r"]),
+        node("MatMul", ["r", "w"], ["y"]),
+    ], [value("x", ["b", "h", "s", "d"])], [value("y", ["b", "s", 48])],
+        {"zero": ints(0), "two": ints(2), "rest": ints(-1), "w": normal(64, 48) / 8})
+    quantized = folder / "depth.q.onnx"
+    support.must_run(NIBBLE, "quantize", path, "-o", quantized, "--scheme", "w8cs",
+                     "--activations", "dynamic")
+    checks.check(any(n.op_type == "MatMulInteger" for n in onnx.load(quantized).graph.node),
+                 "no product in integers")
+    for batch, length in ((1, 5), (2, 3)):
+        compare(checks, quantized, {"x": normal(batch, 4, length, 16)})
+
+
+def old_network(folder, opset):
+    """A model of opset 9 or 7: Clip, Pad, Slice, Upsample, TopK and a Softmax over three
+    dimensions, all with attributes."""
+    upsample = node("Upsample", ["r"], ["u"], mode="nearest", scales=[1.0, 1.0, 2.0, 2.0]) \
+        if opset < 9 else node("Upsample", ["r", "scales"], ["u"], mode="nearest")
+    return save(folder / f"old{opset}.onnx", [
+        node("Conv", ["x", "filter", "bias"], ["c"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        node("BatchNormalization", ["c", "factor", "bias", "mean", "variance"], ["n"],
+             **({"spatial": 1} if opset < 9 else {})),
+        node("Clip", ["n"], ["r"], min=0.0, max=6.0),
+        upsample,
+        node("Pad", ["u"], ["p"], pads=[0, 0, 1, 1, 0, 0, 1, 1], value=0.5),
+        node("Slice", ["p"], ["s"], axes=[2, 3], starts=[1, 0], ends=[9, 8]),
+        node("Softmax", ["s"], ["soft"], axis=1),
+        node("Dropout", ["soft"], ["d"], ratio=0.4),
+        node("ReduceSum", ["d"], ["sum"], axes=[2, 3], keepdims=0),
+        node("Gemm", ["sum", "w", "b"], ["y"], transB=1),
+        node("TopK", ["y"], ["top", "which"], k=3),
+    ], [value("x", ["n", 3, 8, 8])],
+        [value("y", ["n", 10]), value("top", ["n", 3]), value("which", ["n", 3], TensorProto.INT64)],
+        {"filter": normal(8, 3, 3, 3), "bias": normal(8), "factor": normal(8),
+         "mean": normal(8), "variance": np.abs(normal(8)) + 1, "w": normal(10, 8),
+         "b": normal(10), **({} if opset < 9 else
+                             {"scales": np.array([1, 1, 2, 2], np.float32)})},
+        opset=opset)
+
+
+def check_old_opsets(checks, folder):
+    """Quantizing to QDQ raises the opset, and nodes keep their meaning."""
+    for opset in (7, 9):
+        path = old_network(folder, opset)
+        inputs = {"x": normal(2, 3, 8, 8)}
+        compare(checks, path, inputs)
+        for name, options in {"channel": ["--scheme", "w8c", "--format", "qdq"],
+                              "group": ["--scheme", "w8g4", "--format", "qdq"]}.items():
+            quantized = folder / f"old{opset}.{name}.onnx"
+            support.must_run(NIBBLE, "quantize", path, "-o", quantized, *options)
+            onnx.checker.check_model(onnx.load(quantized), full_check=True)
+            # Native code rounds what it multiplies with codes, too (Spec S13).
+            compare(checks, quantized, inputs, tolerance=2e-2)
+            # The filter stays in float, so that only the Gemm rounds.
+            exact, rounded = (run_onnxruntime(p, inputs)["y"] for p in (path, quantized))
+            error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
+            checks.check(0 < error < 3e-2, f"{quantized.name}: off by {error}")
+
+
+def check_quantized_lstm(checks, folder):
+    """DynamicQuantizeLSTM: ONNX Runtime also rounds what is multiplied to 8 bits, so that
+    the two differ by that."""
+    for direction, count in (("forward", 1), ("bidirectional", 2)):
+        for per_channel in (False, True):
+            hidden, size = 24, 16
+            path = save(folder / f"{direction}{per_channel}.onnx", [
+                node("LSTM", ["x", "w", "r", "b", "", "h", "c"], ["y", "last", "cell"],
+                     hidden_size=hidden, direction=direction),
+            ], [value("x", ["s", "n", size]), value("h", [count, "n", hidden]),
+                value("c", [count, "n", hidden])],
+                [value("y", ["s", count, "n", hidden]), value("last", [count, "n", hidden]),
+                 value("cell", [count, "n", hidden])],
+                {"w": normal(count, 4 * hidden, size) / 4,
+                 "r": normal(count, 4 * hidden, hidden) / 5,
+                 "b": normal(count, 8 * hidden) / 4})
+            quantized = folder / f"{direction}{per_channel}.q.onnx"
+            quantize_dynamic(path, quantized, per_channel=per_channel,
+                             weight_type=QuantType.QInt8)
+            checks.check("DynamicQuantizeLSTM" in
+                         [n.op_type for n in onnx.load(quantized).graph.node],
+                         "ONNX Runtime wrote no DynamicQuantizeLSTM")
+            inputs = {"x": normal(7, 3, size), "h": normal(count, 3, hidden),
+                      "c": normal(count, 3, hidden)}
+            compare(checks, quantized, inputs, tolerance=2e-2)
+
+
+def main():
+    checks = support.Checks()
+    with support.scratch() as folder:
+        folder = pathlib.Path(folder)
+        for check in (check_swapped_reshape, check_wrong_output, check_question_marks,
+                      check_late_shape, check_shared_weights, check_depth_of_weight,
+                      check_old_opsets, check_quantized_lstm):
+            check(checks, folder)
+    checks.finish()
+
+
+if __name__ == "__main__":
+    main()
