@@ -213,7 +213,10 @@ LogicalResult Quantizer::prepareModel(ModuleOp module) {
     return failure();
   if (failed(openData(module)))
     return failure();
-  auto ranges = measureActivations(module, *calibration, command.threads);
+  // Equalizing changes nothing but weights.
+  CodeCache cache;
+  auto ranges =
+      measureActivations(module, *calibration, command.threads, cache);
   if (failed(ranges))
     return failure();
   if (getMethod(command).preparation == Method::Preparation::SmoothQuant) {
@@ -232,14 +235,16 @@ LogicalResult Quantizer::prepareModel(ModuleOp module) {
   if (command.observer == RangeObserver::MinMax)
     return success();
   return chooseActivationRanges(module, *calibration, command.observer,
-                                command.threads);
+                                command.threads, cache);
 }
 
 /// Makes the weights that meet large inputs large themselves.
 LogicalResult Quantizer::scaleWeights(ModuleOp module) {
   if (failed(openData(module)))
     return failure();
-  auto ranges = measureActivations(module, *calibration, command.threads);
+  CodeCache cache;
+  auto ranges =
+      measureActivations(module, *calibration, command.threads, cache);
   if (failed(ranges))
     return failure();
   auto counts = applyAwq(module, *ranges, command.threads);

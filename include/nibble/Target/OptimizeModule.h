@@ -17,6 +17,11 @@ namespace nibble {
 void optimizeModule(llvm::Module &module, llvm::TargetMachine &machine,
                     llvm::OptimizationLevel level);
 
+/// Leaves long functions without loops as they are: what calls the loops of a
+/// whole model one after the other is one long block, on which instructions are
+/// selected and scheduled in quadratic time for nothing.
+void hurryStraightCode(llvm::Module &module);
+
 } // namespace nibble
 
 #endif // NIBBLE_TARGET_OPTIMIZEMODULE_H

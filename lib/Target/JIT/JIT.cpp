@@ -14,11 +14,11 @@
 #include "nibble/Pipelines/Cpu.h"
 #include "nibble/Pipelines/Reference.h"
 #include "nibble/Runtime/Run.h"
+#include "nibble/Target/OptimizeModule.h"
 
 #include "mlir/Dialect/ControlFlow/IR/ControlFlowOps.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/ExecutionEngine/ExecutionEngine.h"
-#include "mlir/ExecutionEngine/OptUtils.h"
 #include "mlir/IR/DialectResourceBlobManager.h"
 #include "mlir/Pass/PassManager.h"
 #include "llvm/ExecutionEngine/Orc/JITTargetMachineBuilder.h"
@@ -145,12 +145,15 @@ createEngine(ModuleOp module) {
     return builder.takeError();
   // No multiply and add becomes one operation.
   builder->getOptions().AllowFPOpFusion = llvm::FPOpFusion::Strict;
-  auto machine = builder->createTargetMachine();
-  if (!machine)
-    return machine.takeError();
-  std::unique_ptr<llvm::TargetMachine> target = std::move(*machine);
-  auto optimize =
-      makeOptimizingTransformer(/*optLevel=*/2, /*sizeLevel=*/0, target.get());
+  auto created = builder->createTargetMachine();
+  if (!created)
+    return created.takeError();
+  std::unique_ptr<llvm::TargetMachine> target = std::move(*created);
+  auto optimize = [machine = target.get()](llvm::Module *code) {
+    optimizeModule(*code, *machine, llvm::OptimizationLevel::O2);
+    hurryStraightCode(*code);
+    return Error::success();
+  };
   ExecutionEngineOptions options;
   options.transformer = optimize;
   options.jitCodeGenOptLevel = llvm::CodeGenOptLevel::Default;

@@ -17,7 +17,6 @@
 #include "mlir/IR/DialectResourceBlobManager.h"
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Target/LLVMIR/Export.h"
-#include "llvm/Analysis/CFG.h"
 #include "llvm/Bitcode/BitcodeReader.h"
 #include "llvm/IR/IRBuilder.h"
 #include "llvm/IR/LegacyPassManager.h"
@@ -448,25 +447,6 @@ nibble::createTargetMachine(StringRef tripleName) {
   if (!machine)
     return makeError("cannot emit code for " + tripleName);
   return machine;
-}
-
-/// What calls the loops of a whole model one after the other is one long block,
-/// on which the scheduler takes quadratic time for nothing.
-static void hurryStraightCode(llvm::Module &module) {
-  constexpr unsigned longFunction = 2000;
-  for (llvm::Function &function : module) {
-    if (function.getInstructionCount() < longFunction)
-      continue;
-    llvm::SmallVector<
-        std::pair<const llvm::BasicBlock *, const llvm::BasicBlock *>>
-        backEdges;
-    llvm::FindFunctionBackedges(function, backEdges);
-    if (!backEdges.empty())
-      continue;
-    function.removeFnAttr(llvm::Attribute::AlwaysInline);
-    function.addFnAttr(llvm::Attribute::OptimizeNone);
-    function.addFnAttr(llvm::Attribute::NoInline);
-  }
 }
 
 Error EmittedModel::writeCode(llvm::raw_pwrite_stream &os, bool assembly) {
