@@ -51,8 +51,11 @@ void measure(const SeenActivation &seen, Channels &channels) {
     inner *= extent;
   std::vector<Channel> &found = channels[seen.name.str()];
   found.resize(count);
-  for (size_t i = 0; i < seen.values.size(); ++i)
-    found[i / inner % count].add(seen.values[i]);
+  const float *value = seen.values.begin();
+  while (value != seen.values.end())
+    for (Channel &channel : found)
+      for (size_t i = 0; i < inner; ++i)
+        channel.add(*value++);
 }
 
 } // namespace

@@ -24,7 +24,8 @@ void ValueHistogram::add(const float *values, size_t count) {
   if (!(width > 0))
     return;
   for (size_t i = 0; i < count; ++i) {
-    double place = std::floor((values[i] - double(range.low)) / width);
+    double place = (values[i] - double(range.low)) / width;
+    // What is left is not negative: the conversion rounds down.
     double inside = std::clamp(place, 0.0, double(kBins - 1));
     ++counts[static_cast<size_t>(inside)];
   }
