@@ -20,6 +20,7 @@
 #include "nibble/Dialect/Nibble/Transforms/SplitOutliers.h"
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
 #include "nibble/Dialect/Onnx/Transforms/Passes.h"
+#include "nibble/Dialect/Onnx/Utils/Opset.h"
 #include "nibble/Driver/Driver.h"
 #include "nibble/Evaluation/Evaluate.h"
 #include "nibble/Evaluation/MadeUpData.h"
@@ -614,6 +615,9 @@ int Quantizer::runOnce() {
   if (!module)
     return ExitFailure;
   report.bytesBefore = getFileSize(command.input, *module);
+  // Before IR version 4 a weight that is a Constant node could not become an
+  // initializer.
+  onnx::requireFreeInitializers(*module);
   if (failed(inlineFunctions(*module)))
     return ExitFailure;
   report.weightsBefore = describeModel(*module);

@@ -6,6 +6,7 @@
 
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Nibble/Transforms/Weights.h"
+#include "nibble/Dialect/Onnx/Utils/GraphInputs.h"
 
 #include "llvm/ADT/MapVector.h"
 #include "llvm/Support/GlobPattern.h"
@@ -231,6 +232,7 @@ void AssignSchemes::assign(ConstantOp constant, const Weight &weight) {
                         ? getFilterEncoding(&getContext(), *chosen,
                                             type.getRank(), weight.axis)
                         : getEncoding(&getContext(), *chosen, weight.axis));
+  removeFromInputs(constant);
   ++numAssigned;
 }
 
