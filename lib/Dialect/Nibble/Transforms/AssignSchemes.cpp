@@ -208,6 +208,8 @@ void AssignSchemes::assign(ConstantOp constant, const Weight &weight) {
     return keep(constant, weight,
                 weight.isFilter ? "is no filter of f32, f16 or bf16"
                                 : "is no matrix of f32, f16 or bf16");
+  if (!llvm::all_of(constant->getUsers(), llvm::IsaPred<NodeOp>))
+    return keep(constant, weight, "is an output of the graph");
   if (!getConstantValue(constant.getResult()))
     return keep(constant, weight, "has a form that cannot be read");
   if (!weight.hasOneAxis)
