@@ -179,25 +179,34 @@ times.sort()
 print(times[len(times) // 2], times[min(len(times) - 1, len(times) * 95 // 100)], ort.__version__)
 )python";
 
-/// Prints the times of ONNX Runtime on the same inputs, or why there are none.
-static void showPeer(const BenchCommand &command, ArrayRef<NpyArray> inputs,
-                     const Timing &own, llvm::raw_ostream &os) {
-  os << "ONNX Runtime   ";
+namespace {
+/// Times of ONNX Runtime in seconds, or why there are none.
+struct Peer {
+  double median = 0, p95 = 0;
+  std::string version, whyNot;
+};
+} // namespace
+
+static Peer notMeasured(const Twine &why) {
+  Peer peer;
+  peer.whyNot = why.str();
+  return peer;
+}
+
+/// Runs ONNX Runtime on the same inputs.
+static Peer measurePeer(const BenchCommand &command, ArrayRef<NpyArray> inputs,
+                        const Timing &own) {
   std::optional<std::string> python = findPython();
   SmallString<128> archive, log;
   if (!python || llvm::sys::fs::createTemporaryFile("nibble", "npz", archive) ||
-      llvm::sys::fs::createTemporaryFile("nibble", "log", log)) {
-    os << "not measured: there is no python3\n";
-    return;
-  }
+      llvm::sys::fs::createTemporaryFile("nibble", "log", log))
+    return notMeasured("there is no python3");
   llvm::scope_exit remove([&] {
     (void)llvm::sys::fs::remove(archive);
     (void)llvm::sys::fs::remove(log);
   });
-  if (llvm::Error error = writeNpz(archive, inputs)) {
-    os << "not measured: " << llvm::toString(std::move(error)) << "\n";
-    return;
-  }
+  if (llvm::Error error = writeNpz(archive, inputs))
+    return notMeasured(llvm::toString(std::move(error)));
   std::string count = std::to_string(own.seconds.size());
   std::string threads = std::to_string(command.threads);
   std::optional<StringRef> redirects[] = {StringRef(""), StringRef(log),
@@ -210,35 +219,127 @@ static void showPeer(const BenchCommand &command, ArrayRef<NpyArray> inputs,
   StringRef text = buffer ? (*buffer)->getBuffer().trim() : "";
   auto [median, rest] = text.split(' ');
   auto [p95, version] = rest.split(' ');
-  double middle, high;
-  if (code != 0 || median.getAsDouble(middle) || p95.getAsDouble(high)) {
-    os << "not measured: " << (text.empty() ? "it failed" : text) << "\n";
-    return;
-  }
-  os << llvm::formatv("{0:f3} ms median, {1:f3} ms p95 (version {2}): "
-                      "{3:f2} times ours\n",
-                      1e3 * middle, 1e3 * high, version,
-                      middle / own.getMedian());
+  Peer peer;
+  if (code != 0 || median.getAsDouble(peer.median) || p95.getAsDouble(peer.p95))
+    return notMeasured(text.empty() ? "it failed" : text);
+  peer.version = version.str();
+  return peer;
 }
 
 //===----------------------------------------------------------------------===//
 // The machine
 //===----------------------------------------------------------------------===//
 
+static void printJSON(llvm::json::Object object) {
+  llvm::outs() << llvm::formatv("{0:2}", llvm::json::Value(std::move(object)))
+               << "\n";
+}
+
 /// Prints what bounds every model on this machine.
-static void showMachine(unsigned threads, llvm::raw_ostream &os) {
+static void showMachine(const BenchCommand &command) {
+  unsigned threads = command.threads;
+  double bandwidth = measureReadBandwidth(threads);
+  double multiplyAdd = measureMultiplyAdd(threads);
+  double bytes = measureByteProducts(threads);
+  if (command.json)
+    return printJSON(
+        llvm::json::Object{{"threads", threads},
+                           {"bytes_read_per_second", bandwidth},
+                           {"f32_operations_per_second", multiplyAdd},
+                           {"byte_operations_per_second", bytes}});
+  llvm::raw_ostream &os = llvm::outs();
   os << llvm::formatv("threads          {0}\n"
                       "memory           {1:f2} GB/s read\n"
                       "f32 multiply-add {2:f1} GOP/s\n",
-                      threads, 1e-9 * measureReadBandwidth(threads),
-                      1e-9 * measureMultiplyAdd(threads));
-  if (double bytes = measureByteProducts(threads); bytes > 0)
+                      threads, 1e-9 * bandwidth, 1e-9 * multiplyAdd);
+  if (bytes > 0)
     os << llvm::formatv("byte products    {0:f1} GOP/s\n", 1e-9 * bytes);
+}
+
+//===----------------------------------------------------------------------===//
+// What was measured
+//===----------------------------------------------------------------------===//
+
+namespace {
+struct BenchResult {
+  ArrayRef<NpyArray> inputs;
+  std::string target;
+  Timing timing;
+  /// Of a language model, in a call.
+  std::optional<int64_t> tokens;
+  uint64_t weightBytes = 0;
+  /// Of matrix products in a call, where all sizes are known.
+  std::optional<double> operations;
+  /// What this machine does in a second: bytes read, f32 operations.
+  double bandwidth = 0, peak = 0;
+  Peer peer;
+};
+} // namespace
+
+static void printText(const BenchCommand &command, const BenchResult &result) {
+  llvm::raw_ostream &os = llvm::outs();
+  double median = result.timing.getMedian();
+  for (const NpyArray &input : result.inputs)
+    os << "input          " << input.name << "  "
+       << describeArray(input.kind, input.shape) << "\n";
+  os << llvm::formatv("target         {0}, {1} thread(s), {2} calls\n",
+                      result.target, command.threads,
+                      result.timing.seconds.size());
+  os << llvm::formatv("time           {0:f3} ms median, {1:f3} ms p95\n",
+                      1e3 * median, 1e3 * result.timing.getP95());
+  if (result.tokens)
+    os << llvm::formatv("tokens         {0:f1} a second\n",
+                        static_cast<double>(*result.tokens) / median);
+  double rate = static_cast<double>(result.weightBytes) / median;
+  os << llvm::formatv("weights        {0} read at {1:f2} GB/s: {2:P1} of the "
+                      "{3:f2} GB/s that this machine reads\n",
+                      formatBytes(result.weightBytes), 1e-9 * rate,
+                      rate / result.bandwidth, 1e-9 * result.bandwidth);
+  if (result.operations) {
+    double speed = *result.operations / median;
+    os << llvm::formatv("matrix products {0:f3} GOP at {1:f2} GOP/s: {2:P1} of "
+                        "the {3:f2} GOP/s of its f32 multiply-add\n",
+                        1e-9 * *result.operations, 1e-9 * speed,
+                        speed / result.peak, 1e-9 * result.peak);
+  }
+  if (result.peer.whyNot.empty())
+    os << llvm::formatv("ONNX Runtime   {0:f3} ms median, {1:f3} ms p95 "
+                        "(version {2}): {3:f2} times ours\n",
+                        1e3 * result.peer.median, 1e3 * result.peer.p95,
+                        result.peer.version, result.peer.median / median);
+  else
+    os << "ONNX Runtime   not measured: " << result.peer.whyNot << "\n";
+}
+
+static llvm::json::Object makeJSON(const BenchCommand &command,
+                                   const BenchResult &result) {
+  llvm::json::Object object{{"input", command.input},
+                            {"target", result.target},
+                            {"threads", command.threads},
+                            {"calls", result.timing.seconds.size()},
+                            {"median_seconds", result.timing.getMedian()},
+                            {"p95_seconds", result.timing.getP95()},
+                            {"weight_bytes", result.weightBytes},
+                            {"machine_bytes_read_per_second", result.bandwidth},
+                            {"machine_f32_operations_per_second", result.peak}};
+  if (result.tokens)
+    object["tokens"] = *result.tokens;
+  if (result.operations)
+    object["operations"] = *result.operations;
+  llvm::json::Object peer;
+  if (result.peer.whyNot.empty())
+    peer = llvm::json::Object{{"median_seconds", result.peer.median},
+                              {"p95_seconds", result.peer.p95},
+                              {"version", result.peer.version}};
+  else
+    peer["not_measured"] = result.peer.whyNot;
+  object["onnxruntime"] = std::move(peer);
+  return object;
 }
 
 int nibble::bench(const BenchCommand &command) {
   if (command.input.empty()) {
-    showMachine(command.threads, llvm::outs());
+    showMachine(command);
     return ExitSuccess;
   }
   // What the OpenMP runtime reads when the library is loaded.
@@ -262,33 +363,19 @@ int nibble::bench(const BenchCommand &command) {
   if (!timing)
     return fail(command.input + ": " + llvm::toString(timing.takeError()));
 
-  llvm::raw_ostream &os = llvm::outs();
-  double median = timing->getMedian();
-  for (const NpyArray &input : inputs)
-    os << "input          " << input.name << "  "
-       << describeArray(input.kind, input.shape) << "\n";
-  os << llvm::formatv("target         {0}, {1} thread(s), {2} calls\n",
-                      model->getTarget(), command.threads,
-                      timing->seconds.size());
-  os << llvm::formatv("time           {0:f3} ms median, {1:f3} ms p95\n",
-                      1e3 * median, 1e3 * timing->getP95());
-  if (auto tokens = countTokens(inputs))
-    os << llvm::formatv("tokens         {0:f1} a second\n",
-                        static_cast<double>(*tokens) / median);
-  double bandwidth = measureReadBandwidth(command.threads);
-  double rate = static_cast<double>(weightBytes) / median;
-  os << llvm::formatv("weights        {0} read at {1:f2} GB/s: {2:P1} of the "
-                      "{3:f2} GB/s that this machine reads\n",
-                      formatBytes(weightBytes), 1e-9 * rate, rate / bandwidth,
-                      1e-9 * bandwidth);
-  if (auto operations = countOperations(*shapes, inputs)) {
-    double peak = measureMultiplyAdd(command.threads);
-    double speed = *operations / median;
-    os << llvm::formatv("matrix products {0:f3} GOP at {1:f2} GOP/s: {2:P1} of "
-                        "the {3:f2} GOP/s of its f32 multiply-add\n",
-                        1e-9 * *operations, 1e-9 * speed, speed / peak,
-                        1e-9 * peak);
-  }
-  showPeer(command, inputs, *timing, os);
+  BenchResult result;
+  result.inputs = inputs;
+  result.target = model->getTarget();
+  result.timing = std::move(*timing);
+  result.tokens = countTokens(inputs);
+  result.weightBytes = weightBytes;
+  result.operations = countOperations(*shapes, inputs);
+  result.bandwidth = measureReadBandwidth(command.threads);
+  result.peak = measureMultiplyAdd(command.threads);
+  result.peer = measurePeer(command, inputs, result.timing);
+  if (command.json)
+    printJSON(makeJSON(command, result));
+  else
+    printText(command, result);
   return ExitSuccess;
 }

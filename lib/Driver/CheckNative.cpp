@@ -16,6 +16,7 @@
 #include "mlir/Pass/PassManager.h"
 #include "llvm/ADT/APFloat.h"
 #include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/JSON.h"
 #include "llvm/Support/raw_ostream.h"
 
 #include <cmath>
@@ -159,6 +160,16 @@ static std::string describePosition(size_t position, ArrayRef<int64_t> shape) {
 }
 
 namespace {
+/// How far native code and the reference agree on several values.
+struct Agreement {
+  size_t values = 0, differing = 0;
+  /// The largest relative error of any value, and whose it is.
+  double worst = 0;
+  std::string worstName;
+  /// The node, and what is wrong, of the first value that differs.
+  std::string firstNode, first;
+};
+
 /// One run of `nibble verify`.
 class Checker {
 public:
@@ -173,8 +184,9 @@ private:
   /// Runs both pipelines; false after an error.
   bool runBoth(bool allValues, std::vector<TracedValue> &values,
                std::vector<NpyArray> &native, std::vector<NpyArray> &reference);
-  bool show(ArrayRef<TracedValue> values, ArrayRef<NpyArray> native,
-            ArrayRef<NpyArray> reference, StringRef what);
+  Agreement compareAll(ArrayRef<TracedValue> values, ArrayRef<NpyArray> native,
+                       ArrayRef<NpyArray> reference);
+  void print(const Agreement &agreement, StringRef what);
 
   const VerifyCommand &command;
   Session session;
@@ -229,52 +241,75 @@ bool Checker::runBoth(bool allValues, std::vector<TracedValue> &values,
   return true;
 }
 
-bool Checker::show(ArrayRef<TracedValue> values, ArrayRef<NpyArray> native,
-                   ArrayRef<NpyArray> reference, StringRef what) {
-  const TracedValue *first = nullptr;
-  Difference firstDifference;
-  double worst = 0;
-  std::string worstName;
-  unsigned count = 0;
+static std::string describeDifference(const TracedValue &value,
+                                      const Difference &difference,
+                                      const NpyArray &native,
+                                      const NpyArray &reference) {
+  std::string text = "node '" + value.node + "' (" + value.opType +
+                     "), value '" + value.name + "' " +
+                     describeArray(reference.kind, reference.shape);
+  if (!difference.sameShape)
+    return text + ": native code gives " +
+           describeArray(native.kind, native.shape);
+  return text +
+         llvm::formatv(": relative error {0:e2}; largest at {1}: native {2}, "
+                       "reference {3}",
+                       difference.relative,
+                       describePosition(difference.position, reference.shape),
+                       difference.native, difference.reference)
+             .str();
+}
+
+Agreement Checker::compareAll(ArrayRef<TracedValue> values,
+                              ArrayRef<NpyArray> native,
+                              ArrayRef<NpyArray> reference) {
+  Agreement result;
+  result.values = values.size();
   for (auto [value, a, b] : llvm::zip_equal(values, native, reference)) {
     Difference difference = compare(value.element, a, b);
-    if (difference.relative > worst) {
-      worst = difference.relative;
-      worstName = value.name;
+    if (difference.relative > result.worst) {
+      result.worst = difference.relative;
+      result.worstName = value.name;
     }
     if (difference.relative <= command.tolerance)
       continue;
-    ++count;
-    if (first)
+    if (++result.differing > 1)
       continue;
-    first = &value;
-    firstDifference = difference;
-    llvm::outs() << "first difference: node '" << value.node << "' ("
-                 << value.opType << "), value '" << value.name << "' "
-                 << describeArray(b.kind, b.shape);
-    if (!difference.sameShape)
-      llvm::outs() << ": native code gives " << describeArray(a.kind, a.shape)
-                   << "\n";
-    else
-      llvm::outs() << llvm::formatv(
-          ": relative error {0:e2}; largest at {1}: native {2}, reference "
-          "{3}\n",
-          difference.relative, describePosition(difference.position, b.shape),
-          difference.native, difference.reference);
+    result.firstNode = value.node;
+    result.first = describeDifference(value, difference, a, b);
   }
-  if (first) {
-    llvm::outs() << count << " of " << values.size() << " " << what
-                 << " differ by more than "
-                 << llvm::formatv("{0:e1}\n", command.tolerance);
-    return false;
+  return result;
+}
+
+void Checker::print(const Agreement &agreement, StringRef what) {
+  llvm::raw_ostream &os = llvm::outs();
+  if (agreement.differing) {
+    os << "first difference: " << agreement.first << "\n"
+       << agreement.differing << " of " << agreement.values << " " << what
+       << " differ by more than "
+       << llvm::formatv("{0:e1}\n", command.tolerance);
+    return;
   }
-  llvm::outs() << "all " << values.size() << " " << what << " agree";
-  if (worst > 0)
-    llvm::outs() << llvm::formatv("; the largest relative error is {0:e2}, of "
-                                  "'{1}'",
-                                  worst, worstName);
-  llvm::outs() << "\n";
-  return true;
+  os << "all " << agreement.values << " " << what << " agree";
+  if (agreement.worst > 0)
+    os << llvm::formatv("; the largest relative error is {0:e2}, of '{1}'",
+                        agreement.worst, agreement.worstName);
+  os << "\n";
+}
+
+static llvm::json::Object toJSON(const Agreement &agreement) {
+  llvm::json::Object object{{"compared", agreement.values},
+                            {"differing", agreement.differing}};
+  // A value of another shape has no error in numbers, and JSON no infinity.
+  if (agreement.worst > 0 && std::isfinite(agreement.worst)) {
+    object["largest_relative_error"] = agreement.worst;
+    object["largest_error_of"] = agreement.worstName;
+  }
+  if (agreement.differing) {
+    object["first_node"] = agreement.firstNode;
+    object["first_difference"] = agreement.first;
+  }
+  return object;
 }
 
 int Checker::run() {
@@ -282,12 +317,23 @@ int Checker::run() {
   std::vector<NpyArray> native, reference;
   if (!runBoth(/*allValues=*/true, values, native, reference))
     return ExitFailure;
-  bool same = show(values, native, reference, "values");
+  Agreement inside = compareAll(values, native, reference);
+  if (!command.json)
+    print(inside, "values");
   // What the optimizer does with the model when nobody looks inside.
   if (!runBoth(/*allValues=*/false, values, native, reference))
     return ExitFailure;
-  same &= show(values, native, reference, "outputs of the whole model");
-  return same ? ExitSuccess : ExitFailure;
+  Agreement outputs = compareAll(values, native, reference);
+  if (!command.json)
+    print(outputs, "outputs of the whole model");
+  else
+    llvm::outs() << llvm::formatv(
+        "{0:2}\n",
+        llvm::json::Value(llvm::json::Object{{"input", command.input},
+                                             {"tolerance", command.tolerance},
+                                             {"values", toJSON(inside)},
+                                             {"outputs", toJSON(outputs)}}));
+  return inside.differing + outputs.differing == 0 ? ExitSuccess : ExitFailure;
 }
 
 int nibble::verify(const VerifyCommand &command) {

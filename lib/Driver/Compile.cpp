@@ -24,6 +24,7 @@
 #include "llvm/Object/ArchiveWriter.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/JSON.h"
 #include "llvm/Support/Path.h"
 #include "llvm/Support/Signals.h"
 
@@ -374,9 +375,28 @@ int nibble::compile(const CompileCommand &command) {
                                      : writeText(**model, command);
   if (error)
     return fail(llvm::toString(std::move(error)));
+  std::chrono::duration<double> seconds = Clock::now() - start;
+  if (command.json && command.emit.empty()) {
+    llvm::json::Object object{
+        {"output", command.output},
+        {"output_bytes", getSize(command.output)},
+        {"header", std::string(replaceEnding(command.output, ".h"))},
+        {"prefix", prefix},
+        {"seconds", seconds.count()}};
+    llvm::json::Array targets;
+    for (const TargetRow *row : *rows)
+      targets.push_back(row->name);
+    object["targets"] = std::move(targets);
+    if ((*model)->hasWeightsFile()) {
+      object["weights"] = std::string(weights);
+      object["weights_bytes"] = getSize(weights);
+    }
+    llvm::outs() << llvm::formatv("{0:2}", llvm::json::Value(std::move(object)))
+                 << "\n";
+    return ExitSuccess;
+  }
   if (command.quiet || !command.emit.empty())
     return ExitSuccess;
-  std::chrono::duration<double> seconds = Clock::now() - start;
   llvm::outs() << command.output << ": " << formatBytes(getSize(command.output))
                << ", for ";
   llvm::interleaveComma(*rows, llvm::outs(), [](const TargetRow *row) {

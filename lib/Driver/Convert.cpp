@@ -6,6 +6,8 @@
 
 #include "Session.h"
 #include "nibble/Conversion/NibbleToOnnx.h"
+#include "nibble/Dialect/Nibble/Transforms/Passes.h"
+#include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
 #include "nibble/Driver/Driver.h"
 #include "nibble/Pipelines/Pipelines.h"
 #include "nibble/Tools/ModelFile.h"
@@ -18,6 +20,21 @@
 using namespace mlir;
 using namespace nibble;
 
+/// Reads nodes as quantized tensors, and says which stay as they are.
+static LogicalResult readQuantizedNodes(ModuleOp module) {
+  PassManager passes(module.getContext(), ModuleOp::getOperationName());
+  buildRaisePipeline(passes);
+  if (failed(passes.run(module)))
+    return failure();
+  module.walk([](onnx::NodeOp node) {
+    if (auto why = node->getAttrOfType<StringAttr>(kKeptAttrName))
+      llvm::errs() << "warning: node '" << node.getDisplayName() << "' ("
+                   << node.getOpType() << ") stays as it is: " << why.getValue()
+                   << "\n";
+  });
+  return success();
+}
+
 int nibble::convert(const ConvertCommand &command) {
   Session session;
   OwningOpRef<ModuleOp> module =
@@ -26,9 +43,9 @@ int nibble::convert(const ConvertCommand &command) {
     return ExitFailure;
   if (isOnnxFile(command.output)) {
     // An explicit format rewrites quantized ops; auto leaves them as they are.
+    if (command.format != "auto" && failed(readQuantizedNodes(*module)))
+      return ExitFailure;
     PassManager passes(&session.getContext(), ModuleOp::getOperationName());
-    if (command.format != "auto")
-      buildRaisePipeline(passes);
     ConvertNibbleToOnnxOptions options;
     options.format = command.format;
     passes.addPass(createConvertNibbleToOnnx(options));

@@ -20,6 +20,7 @@
 #include "nibble/Dialect/Nibble/Transforms/SplitOutliers.h"
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
 #include "nibble/Dialect/Onnx/Transforms/Passes.h"
+#include "nibble/Dialect/Onnx/Utils/Opset.h"
 #include "nibble/Driver/Driver.h"
 #include "nibble/Evaluation/Evaluate.h"
 #include "nibble/Evaluation/MadeUpData.h"
@@ -582,13 +583,18 @@ int Quantizer::checkMethod() {
               "arrays are called as the model's inputs");
 }
 
-/// Whether a file may be made where `path` says.
-static llvm::Error checkPlace(StringRef path) {
+/// Whether `path` may be replaced by a model: no device and no link.
+static llvm::Error checkReplaceable(StringRef path) {
   llvm::sys::fs::file_status status;
-  if (!llvm::sys::fs::status(path, status, /*follow=*/false) &&
-      status.type() != llvm::sys::fs::file_type::regular_file)
-    return llvm::createStringError("cannot write '" + path +
-                                   "': it is there and no regular file");
+  if (llvm::sys::fs::status(path, status, /*follow=*/false) ||
+      status.type() == llvm::sys::fs::file_type::regular_file)
+    return llvm::Error::success();
+  return llvm::createStringError("cannot write '" + path +
+                                 "': it is there and no regular file");
+}
+
+/// Whether a file may be made where `path` says.
+static llvm::Error checkFolder(StringRef path) {
   StringRef folder = llvm::sys::path::parent_path(path);
   if (folder.empty())
     return llvm::Error::success();
@@ -607,8 +613,10 @@ int Quantizer::runOnce() {
   if (int code = checkMethod())
     return code;
   // Before hours of work, not after them.
+  if (llvm::Error error = checkReplaceable(command.output))
+    return fail(llvm::toString(std::move(error)));
   for (const std::string &path : {command.output, command.report})
-    if (llvm::Error error = checkPlace(path))
+    if (llvm::Error error = checkFolder(path))
       return fail(llvm::toString(std::move(error)));
   report.input = command.input;
   report.output = command.output;
@@ -619,6 +627,9 @@ int Quantizer::runOnce() {
   if (!module)
     return ExitFailure;
   report.bytesBefore = getFileSize(command.input, *module);
+  // Before IR version 4 a weight that is a Constant node could not become an
+  // initializer.
+  onnx::requireFreeInitializers(*module);
   if (failed(inlineFunctions(*module)))
     return ExitFailure;
   report.weightsBefore = describeModel(*module);

@@ -11,6 +11,7 @@
 #include "nibble/Tools/ModelFile.h"
 
 #include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/JSON.h"
 #include "llvm/Support/raw_ostream.h"
 
 using namespace mlir;
@@ -61,6 +62,22 @@ int nibble::run(const RunCommand &command) {
   if (!command.outputs.empty())
     if (llvm::Error error = writeNpz(command.outputs, *outputs))
       return fail(llvm::toString(std::move(error)));
+  if (command.json) {
+    auto describe = [](ArrayRef<NpyArray> arrays) {
+      llvm::json::Array list;
+      for (const NpyArray &array : arrays)
+        list.push_back(
+            llvm::json::Object{{"name", array.name},
+                               {"type", describeArray(array.kind, array.shape)},
+                               {"shape", llvm::json::Array(array.shape)}});
+      return list;
+    };
+    llvm::outs() << llvm::formatv("{0:2}\n",
+                                  llvm::json::Value(llvm::json::Object{
+                                      {"inputs", describe(prepared->inputs)},
+                                      {"outputs", describe(*outputs)}}));
+    return ExitSuccess;
+  }
   if (command.quiet)
     return ExitSuccess;
   auto show = [](StringRef kind, ArrayRef<NpyArray> arrays) {

@@ -1,8 +1,8 @@
 # RUN: %python %s
 # REQUIRES: numpy, onnx, onnxruntime
 """`nibble quantize` on weights that do not stand in the graph itself: in the bodies of
-If, Loop and Scan, as Constant nodes or as initializers, and in local functions, as
-PyTorch's exporters write them. The file must hold the quantized weights and compute
+If, Loop and Scan, as Constant nodes or as initializers, in local functions, as
+PyTorch's exporters write them, and among the inputs of the graph. The file must hold the quantized weights and compute
 what the original does, within the error of 8 bits; ONNX Runtime runs both.
 """
 
@@ -193,6 +193,43 @@ def test_functions(folder):
         check_quantized("weights inside functions", model, folder, 4, {"flag": np.array(flag)})
 
 
+def test_inputs(folder):
+    """Before IR version 4 every initializer is an input of the graph too, and some
+    exporters still write them so. A weight that is quantized is none any more."""
+    for ir_version, opset in ((3, 9), (8, 18)):
+        for stored in ("initializer", "constant"):
+            w = weight()
+            nodes = [helper.make_node("MatMul", ["x", "w"], ["p"], name="product"),
+                     helper.make_node("Add", ["p", "b"], ["y"])]
+            tensors = [numpy_helper.from_array(w, "w"), numpy_helper.from_array(w[0], "b")]
+            if stored == "constant":
+                nodes.insert(0, constant("w", w))
+                tensors.pop(0)
+            model = model_of(nodes, tensors, opset=opset)
+            model.ir_version = ir_version
+            model.graph.input.extend(info(t.name, t.dims) for t in tensors)
+            check_quantized(f"{stored}, IR {ir_version}", model, folder, 1)
+            left = [value.name for value in onnx.load(folder / "q.onnx").graph.input]
+            checks.check(left == ["x", "b"], f"{stored}, IR {ir_version}: inputs {left}")
+
+
+    # The same for codes and scales that another format holds.
+    codes = generator.integers(-128, 128, (SIZE, SIZE)).astype(np.int8)
+    scales = generator.uniform(0.001, 0.01, SIZE).astype(np.float32)
+    tensors = [numpy_helper.from_array(codes, "c"), numpy_helper.from_array(scales, "s")]
+    model = model_of([helper.make_node("DequantizeLinear", ["c", "s"], ["w"], axis=1),
+                      helper.make_node("MatMul", ["x", "w"], ["y"])], tensors)
+    model.graph.input.extend(info(t.name, t.dims, t.data_type) for t in tensors)
+    source, target = folder / "m.onnx", folder / "q.onnx"
+    onnx.save(model, source)
+    support.must_run(NIBBLE, "convert", source, "-o", target, "--format", "matmulnbits")
+    left = [value.name for value in onnx.load(target).graph.input]
+    checks.check(left == ["x"], f"convert: inputs {left}")
+    feeds = {"x": generator.standard_normal((3, SIZE)).astype(np.float32)}
+    error = np.abs(run(target, feeds) - run(source, feeds)).max()
+    checks.check(error < 1e-5, f"convert: outputs differ by {error:.3g}")
+
+
 def test_other_version(folder):
     """A function that means other ops by the same names cannot become part of the graph."""
     old = function("Linear", LINEAR.input, LINEAR.output, LINEAR.node, opset=13)
@@ -208,7 +245,7 @@ def test_other_version(folder):
 
 
 with support.scratch() as scratch:
-    for test in (test_branches, test_loops, test_functions, test_other_version):
+    for test in (test_branches, test_loops, test_functions, test_inputs, test_other_version):
         test(pathlib.Path(scratch))
         print(f"{test.__name__}: {checks.done} checks so far", flush=True)
 checks.finish()

@@ -331,6 +331,59 @@ def test_nbits(folder):
                     check_round_trip(name, model, folder, [encoding, 'node "MatMul"('])
 
 
+def test_order(folder):
+    """Inputs in any order: GPTQ with act-order, as g_idx says it."""
+    generator = np.random.default_rng(51)
+    for bits in (2, 4, 8):
+        for k, n, block in ((128, 8, 32), (67, 5, 16)):
+            for order in ("identity", "permuted"):
+                bias = k == 67
+                model = nbits_model(bits, block, "none", k, n, bias=bias,
+                                    extra={"accuracy_level": 1})
+                groups = np.arange(k, dtype=np.int32) // block
+                if order == "permuted":
+                    groups = generator.permutation(groups)
+                model.graph.initializer.append(numpy_helper.from_array(groups, "g_idx"))
+                inputs = model.graph.node[0].input
+                inputs.extend([""] * (5 - len(inputs)))
+                inputs[4] = "g_idx"
+                check_order(f"MatMulNBits {bits} bits, {k}x{n}, {order} g_idx", model, groups,
+                            folder)
+
+
+def check_order(name, model, groups, folder):
+    after, complaint = convert(model, folder, IN, OUT)
+    if not checks.check(after is not None, f"{name}: {complaint}"):
+        return
+    problem = difference(model, after)
+    checks.check(not problem, f"{name}: {problem}")
+    text = (folder / "step1.mlir").read_text()
+    reorders = not np.array_equal(groups, np.sort(groups))
+    checks.check("nibble.assemble" in text and ('node "Gather"(' in text) == reorders,
+                 lambda: f"{name}: {text[:1500]}")
+    # By the words of the documentation: ONNX Runtime 1.32 takes g_idx with 4 bits alone.
+    codes, scales, zeros = weight_numbers(model)
+    weight = (codes - zeros[:, groups].astype(np.float32)) * scales[:, groups]
+    feeds = feeds_of(model)
+    expected = feeds["x"] @ weight.T
+    for tensor in model.graph.initializer:
+        if tensor.name == "bias":
+            expected = expected + numpy_helper.to_array(tensor)
+    # Another format of it, which every runtime takes.
+    source, target = folder / "order.onnx", folder / "order_qdq.onnx"
+    onnx.save(model, source)
+    support.must_run(support.tool("nibble"), "convert", source, "-o", target, "--format", "qdq")
+    converted = onnx.load(target)
+    kinds = [node.op_type for node in converted.graph.node]
+    checks.check("MatMulNBits" not in kinds, f"{name}: {kinds}")
+    found = {"qdq": session(converted, optimized=False).run(None, feeds)[0]}
+    if "4 bits" in name:
+        found["ONNX Runtime"] = session(model, optimized=False).run(None, feeds)[0]
+    for who, values in found.items():
+        error = np.abs(values - expected).max() / np.abs(expected).max()
+        checks.check(error <= 1e-5, f"{name}, {who}: off by {error:.3g}")
+
+
 def check_kept(name, model, folder, reason):
     """The node stays, with the reason, and the file comes back the same."""
     check_round_trip(name, model, folder, ["nibble.kept", reason])
@@ -928,6 +981,56 @@ def qlinear_model(kind, per_channel):
         x, y = [5, 27], [5, 4]
     return model_of([node], [("x", TensorProto.UINT8, x)], [("y", TensorProto.UINT8, y)],
                     initializers)
+
+
+def test_qlinear(folder):
+    """All mixes of bytes, scales for rows, columns and channels, and batches: read, written
+    back, and within a code of what ONNX Runtime computes, where it takes the form."""
+    generator = np.random.default_rng(22)
+
+    def tensor(kind, scales, *shape):
+        codes = any_bytes(generator, kind, *shape)
+        scale = generator.uniform(0.01, 0.02, scales).astype(np.float32)
+        return [codes, scale, any_bytes(generator, kind, *scales)]
+
+    forms = [(left, right, a, b) for left, right in (
+        ((5, 8), (8, 3)), ((2, 5, 8), (8, 3)), ((2, 5, 8), (2, 8, 3)))
+        for a, b in ((np.uint8, np.int8), (np.int8, np.int8), (np.uint8, np.uint8))]
+    for index, (left, right, a, b) in enumerate(forms):
+        for rows, columns in (((), ()), ((1,), (right[-1],)), ((left[-2],), ())):
+            y = (np.uint8, np.int8)[index % 2]
+            arrays = [*tensor(a, rows, *left), *tensor(b, columns, *right), *tensor(y, ())[1:]]
+            name = f"QLinearMatMul {left} {right} {a.__name__} {b.__name__} {rows} {columns}"
+            check_qlinear(name, folder, "QLinearMatMul", arrays, len(left), {})
+    for group in (1, 2):
+        for channels in ((), (4,)):
+            for a, b in ((np.uint8, np.int8), (np.uint8, np.uint8), (np.int8, np.int8)):
+                bias = generator.integers(-999, 999, 4).astype(np.int32)
+                arrays = [*tensor(a, (), 1, 4, 6, 5), *tensor(b, channels, 4, 4 // group, 3, 2),
+                          *tensor(a, ())[1:], *([bias] if group == 2 else [])]
+                if len(channels):  # ONNX Runtime takes no others
+                    arrays[5][:] = arrays[5][0]
+                name = f"QLinearConv {group} {channels} {a.__name__} {b.__name__}"
+                attributes = {"group": group, "pads": [1, 0, 2, 1], "strides": [2, 1]}
+                check_qlinear(name, folder, "QLinearConv", arrays, 4, attributes)
+
+
+def check_qlinear(name, folder, kind, arrays, rank, attributes):
+    names = ["a", "as", "az", "b", "bs", "bz", "ys", "yz", "bias"][:len(arrays)]
+    tensors = [numpy_helper.from_array(array, n) for array, n in zip(arrays, names)][1:]
+    node = helper.make_node(kind, names, ["y"], name="product", **attributes)
+    model = model_of([node], [("a", BYTES[arrays[0].dtype.type], arrays[0].shape)],
+                     [("y", BYTES[arrays[7].dtype.type], [f"size{i}" for i in range(rank)])],
+                     tensors)
+    check_round_trip(name, model, folder, ["nibble.quantize "])
+    text, _ = raised_text(model, folder)
+    checks.check("nibble.kept" not in text, f"{name}: {text[:1500]}")
+    try:
+        session(model, optimized=False).run(None, feeds_of(model))
+    except Exception:
+        counts[f"{kind} not run by ONNX Runtime"] += 1
+    else:
+        check_meaning(name, model, folder, 1)
 
 
 def test_meaning(folder):

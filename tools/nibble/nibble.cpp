@@ -310,6 +310,7 @@ static void addCompile(CLI::App &app, int &exitCode) {
       ->check(CLI::IsMember({"onnx", "linalg", "nibble", "loops", "llvm",
                              "llvm-ir", "asm", "obj"}));
   verb->add_flag("--quiet", command->quiet, "Print nothing but errors");
+  verb->add_flag("--json", command->json, "Print the result as JSON");
   verb->footer("Examples:\n"
                "  $ nibble compile m.onnx -o m.so\n"
                "  $ nibble compile m.onnx -o m.so --target multi\n"
@@ -346,6 +347,7 @@ static void addRun(CLI::App &app, int &exitCode) {
   verb->add_flag("--no-cache", command->noCache,
                  "Compile again, and keep nothing");
   verb->add_flag("--quiet", command->quiet, "Print nothing but errors");
+  verb->add_flag("--json", command->json, "Print the result as JSON");
   verb->footer("What was compiled stays in $XDG_CACHE_HOME/nibble "
                "(~/.cache/nibble).\n\n"
                "Examples:\n"
@@ -418,6 +420,7 @@ static void addVerify(CLI::App &app, int &exitCode) {
       ->capture_default_str();
   verb->add_flag("--no-cache", command->noCache,
                  "Compile again, and keep nothing");
+  verb->add_flag("--json", command->json, "Print the result as JSON");
   verb->footer(
       "Examples:\n"
       "  $ nibble verify m.onnx --random --dim batch=4\n"
@@ -441,6 +444,7 @@ static void addBench(CLI::App &app, int &exitCode) {
                    "Calls to measure (default: for two seconds)");
   verb->add_flag("--no-cache", command->noCache,
                  "Compile again, and keep nothing");
+  verb->add_flag("--json", command->json, "Print the result as JSON");
   verb->footer("Examples:\n"
                "  $ nibble bench m.onnx --random --dim sequence=128\n"
                "  $ nibble bench --threads 2");

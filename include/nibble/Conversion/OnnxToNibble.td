@@ -29,12 +29,13 @@ def ConvertOnnxToNibble : Pass<"convert-onnx-to-nibble", "::mlir::ModuleOp"> {
     | any other MatMulInteger, ConvInteger | MatMul or Conv of `nibble.integers`  |
 
     Codes stay in the mapped file wherever their order is the same: always for
-    DequantizeLinear, and for MatMulNBits where blocks fill K. A zero point that a
+    DequantizeLinear, and for MatMulNBits where blocks fill K and there is no `g_idx`,
+    which becomes a Gather of the activations that puts groups together. A zero point that a
     node implies is written out. Weights that several nodes read are one assembly.
 
     Each op keeps the node that it was in the attribute `nibble.onnx`, from which
     `--convert-nibble-to-onnx` writes the same node again, provided that it still
-    says the same. A node that the dialect cannot hold (computed scales, `g_idx`,
+    says the same. A node that the dialect cannot hold (computed scales,
     FNUZ floats, attributes that the caller of a local function gives, …) stays as it
     is and says why in `nibble.kept`.
 

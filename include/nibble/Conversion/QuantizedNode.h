@@ -63,6 +63,10 @@ struct QuantizedNode {
   /// that leaves them out come from no input.
   unsigned codesInput = 0, scalesInput = 1;
   std::optional<unsigned> zerosInput;
+  /// For MatMulNBits with g_idx: the input that each column of the weight is
+  /// multiplied with, where that is not the input of the same place. The codes
+  /// stand in this order, in which groups are blocks.
+  std::vector<int64_t> order;
   /// For QLinearMatMul and QLinearConv, whose own tensor is the result: the
   /// factors, and the bias if there is one. Its scales come from no input. For
   /// MatMulInteger and ConvInteger, which have no tensor of their own: the

@@ -156,6 +156,7 @@ struct CompileCommand {
   /// llvm-ir, asm, obj.
   std::string emit;
   bool quiet = false;
+  bool json = false;
 };
 
 /// Compiles a model to a shared library, archive or object file with a C header
@@ -178,6 +179,7 @@ struct RunCommand {
   std::string target = "native";
   bool noCache = false;
   bool quiet = false;
+  bool json = false;
 };
 
 /// Runs a model once. What was compiled stays in $XDG_CACHE_HOME/nibble.
@@ -213,6 +215,7 @@ struct VerifyCommand {
   /// reference.
   double tolerance = 1e-3;
   bool noCache = false;
+  bool json = false;
 };
 
 /// Runs a model by native code and by the reference lowering, compares every
@@ -228,6 +231,7 @@ struct BenchCommand {
   /// Calls to measure; 0: for two seconds.
   unsigned repeats = 0;
   bool noCache = false;
+  bool json = false;
 };
 
 /// Measures a model beside what the machine can do, and beside ONNX Runtime.

@@ -10,6 +10,7 @@
 #include "Restore.h"
 #include "StoredWeight.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
+#include "nibble/Dialect/Onnx/Utils/GraphInputs.h"
 #include "nibble/Dialect/Onnx/Utils/Opset.h"
 
 namespace nibble {
@@ -74,8 +75,10 @@ void ToOnnx::eraseParts(AssembleOp op) {
         nested && nested->use_empty())
       eraseParts(nested);
     else if (auto constant = part.getDefiningOp<ConstantOp>())
-      if (constant->use_empty())
+      if (constant->use_empty()) {
+        removeFromInputs(constant);
         constant.erase();
+      }
 }
 
 LogicalResult ToOnnx::convert(AssembleOp op, Restorer &restorer,

@@ -345,6 +345,18 @@ bool Restorer::restoreIntegerSums(NodeOp op) {
   return true;
 }
 
+/// The Gather along the last axis by `order` that gives `activations`, or null.
+static NodeOp getReordering(Value activations, ArrayRef<int64_t> order) {
+  auto gather = activations.getDefiningOp<NodeOp>();
+  if (!gather || !gather.isOnnx("Gather") || gather.getInputs().size() != 2 ||
+      gather.getInt("axis", 0) != -1)
+    return {};
+  Attribute indices = getConstantValue(gather.getInputs()[1]);
+  Builder builder(gather.getContext());
+  bool same = indices && isSameTensor(indices, builder.getI64TensorAttr(order));
+  return same ? gather : NodeOp();
+}
+
 /// A MatMul (with an Add of a bias) or a Gather of a quantized weight.
 bool Restorer::restoreReader(NodeOp node) {
   SmallVector<Value> inputs(6);
@@ -383,6 +395,14 @@ bool Restorer::restoreReader(NodeOp node) {
       !saysTheSame(restored, weight.getType(), weight.getCodes(),
                    weight.getScales(), weight.getZeros()))
     return discard(restored), false;
+  std::vector<int64_t> order = readQuantizedNode(restored)->order;
+  if (!order.empty()) {
+    NodeOp reordering = getReordering(inputs[0], order);
+    if (!reordering)
+      return discard(restored), false;
+    restored->setOperand(0, reordering.getInputs()[0]);
+    candidates.push_back(reordering);
+  }
   node.getResult(0).replaceAllUsesWith(restored.getResult(0));
   candidates.push_back(weight);
   if (!gathers)

@@ -47,6 +47,7 @@ private:
   void convertQuantize(NodeOp node, const QuantizedNode &read);
   void convertDynamic(NodeOp node, const QuantizedNode &read);
   void convertProduct(NodeOp node, const QuantizedNode &read);
+  Value reorderInputs(NodeOp node, const QuantizedNode &read);
   void convertGather(NodeOp node, const QuantizedNode &read);
   void convertQLinear(NodeOp node, const QuantizedNode &read);
   void convertIntegerProduct(IntegerProduct product, Value activations);
@@ -295,6 +296,24 @@ Value ToNibble::getTranspose(NodeOp node, AssembleOp weight, Value original) {
                  .getResult(0);
 }
 
+/// The activations in the order of the weight's columns.
+Value ToNibble::reorderInputs(NodeOp node, const QuantizedNode &read) {
+  Value input = node.getInput(0);
+  if (read.order.empty())
+    return input;
+  OpBuilder builder(node);
+  StringRef output = node.getOutputName(0);
+  Value order = makeConstant(node, output + ".order",
+                             builder.getI64TensorAttr(read.order));
+  Attribute last = NodeAttributeAttr::get(builder.getContext(),
+                                          builder.getStringAttr("axis"),
+                                          builder.getI64IntegerAttr(-1));
+  return makeNode(builder, node.getLoc(), "Gather", "",
+                  names->make(output + ".reordered"), {input, order}, last,
+                  input.getType())
+      .getResult(0);
+}
+
 void ToNibble::convertProduct(NodeOp node, const QuantizedNode &read) {
   AssembleOp weight = getWeight(node, read);
   Value right = getTranspose(node, weight, node.getInput(read.codesInput));
@@ -306,7 +325,7 @@ void ToNibble::convertProduct(NodeOp node, const QuantizedNode &read) {
   NodeOp result =
       makeNode(builder, node.getLoc(), "MatMul", name,
                bias ? names->make(output + ".product") : output.str(),
-               {node.getInput(0), right}, {}, type);
+               {reorderInputs(node, read), right}, {}, type);
   if (bias)
     result = makeNode(builder, node.getLoc(), "Add",
                       name.empty() ? "" : (name + ".bias").str(), output,

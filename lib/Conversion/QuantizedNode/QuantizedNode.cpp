@@ -20,6 +20,7 @@
 #include "llvm/Support/MathExtras.h"
 
 #include <cstring>
+#include <numeric>
 
 using namespace mlir;
 using namespace nibble;
@@ -378,6 +379,47 @@ static TypedAttr getRowCodes(const ConstantInput &packed,
   return makeCodes(type, codes);
 }
 
+/// The inputs, those of the first group first; empty where they stand so. Each
+/// group must have as many as a block.
+static Result<std::vector<int64_t>> readOrder(const ConstantInput &groups,
+                                              const MatMulNBitsShape &shape) {
+  std::optional<SmallVector<int64_t>> indices;
+  if (groups)
+    indices = getIntegers(groups.value);
+  if (!indices || indices->size() != shape.K)
+    return Failure{"its g_idx is computed, or does not have K numbers"};
+  std::vector<int64_t> order(shape.K);
+  std::iota(order.begin(), order.end(), 0);
+  if (llvm::is_sorted(*indices))
+    order.clear();
+  else
+    llvm::sort(order, [&](int64_t a, int64_t b) {
+      return std::make_pair((*indices)[a], a) <
+             std::make_pair((*indices)[b], b);
+    });
+  for (size_t column = 0; column < shape.K; ++column)
+    if ((*indices)[order.empty() ? column : order[column]] !=
+        static_cast<int64_t>(column / shape.blockSize))
+      return Failure{"its g_idx makes groups of other sizes than block_size"};
+  return order;
+}
+
+/// Row codes with their columns in another order.
+static TypedAttr reorderColumns(TypedAttr codes, const MatMulNBitsShape &shape,
+                                RankedTensorType type,
+                                ArrayRef<int64_t> order) {
+  std::optional<TensorBytes> data = getTensorBytes(codes);
+  if (!data || data->bytes.size() != packedBytes(shape.N * shape.K, shape.bits))
+    return {};
+  std::vector<uint8_t> old(shape.N * shape.K), reordered(old.size());
+  unpackLowBitsFirst(reinterpret_cast<const uint8_t *>(data->bytes.data()),
+                     old.size(), shape.bits, /*isSigned=*/false, old.data());
+  for (size_t row = 0; row < old.size(); row += shape.K)
+    for (size_t column = 0; column < shape.K; ++column)
+      reordered[row + column] = old[row + order[column]];
+  return makeCodes(type, reordered);
+}
+
 /// Packed zero points as [N, blocks], likewise.
 static TypedAttr getRowZeroPoints(const ConstantInput &packed,
                                   const MatMulNBitsShape &shape,
@@ -412,8 +454,6 @@ static Result<QuantizedNode> readMatMulNBits(NodeOp node) {
     return Failure{"K, N, bits or block_size is out of range"};
   if (node.getInt("weight_prepacked", 0) != 0)
     return Failure{"its weight is packed for one machine (weight_prepacked)"};
-  if (node.getInput(4))
-    return Failure{"it permutes its inputs (g_idx)"};
   MatMulNBitsShape shape{size_t(K), size_t(N), size_t(size), unsigned(bits)};
   int64_t blocks = shape.blocks();
   ConstantInput packed = getConstantInput(node, 1);
@@ -446,6 +486,15 @@ static Result<QuantizedNode> readMatMulNBits(NodeOp node) {
                                      TypeAttr::get(scales.elementType()), zero);
   result.type = RankedTensorType::get({N, K}, scales.elementType(), encoding);
   result.codes = getRowCodes(packed, shape, getCodesType(result.type));
+  if (node.getInput(4)) {
+    auto order = readOrder(getConstantInput(node, 4), shape);
+    if (!order)
+      return Failure{order.error()};
+    result.order = *order;
+    if (result.codes && !order->empty())
+      result.codes = reorderColumns(result.codes, shape,
+                                    getCodesType(result.type), *order);
+  }
   result.scales = viewTensor(scales.value, getScalesType(result.type));
   RankedTensorType zerosType = getZerosType(result.type);
   if (!zeros)
@@ -706,9 +755,12 @@ static Result<QuantizedNode> readQLinear(NodeOp node, NodeKind kind) {
       (isConv && getQuantization(left->type).getBlock()[0] !=
                      QuantizedAttr::kWholeExtent))
     return Failure{"its scales have several types"};
-  int64_t rank = left->type.getRank();
-  if (rank < 2 || rank != right->type.getRank())
+  int64_t leftRank = left->type.getRank(), rightRank = right->type.getRank();
+  if (std::min(leftRank, rightRank) < 2)
+    return Failure{"an operand has fewer than two dimensions"};
+  if (isConv && leftRank != rightRank)
     return Failure{"its operands differ in rank"};
+  int64_t rank = std::max(leftRank, rightRank);
   result.operands = {*left, *right};
   if (node.getInput(8)) {
     auto bias = readBias(node, *left, *right);

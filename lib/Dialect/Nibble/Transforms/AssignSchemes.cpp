@@ -6,6 +6,7 @@
 
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Nibble/Transforms/Weights.h"
+#include "nibble/Dialect/Onnx/Utils/GraphInputs.h"
 
 #include "llvm/ADT/MapVector.h"
 #include "llvm/Support/GlobPattern.h"
@@ -207,6 +208,8 @@ void AssignSchemes::assign(ConstantOp constant, const Weight &weight) {
     return keep(constant, weight,
                 weight.isFilter ? "is no filter of f32, f16 or bf16"
                                 : "is no matrix of f32, f16 or bf16");
+  if (!llvm::all_of(constant->getUsers(), llvm::IsaPred<NodeOp>))
+    return keep(constant, weight, "is an output of the graph");
   if (!getConstantValue(constant.getResult()))
     return keep(constant, weight, "has a form that cannot be read");
   if (!weight.hasOneAxis)
@@ -231,6 +234,7 @@ void AssignSchemes::assign(ConstantOp constant, const Weight &weight) {
                         ? getFilterEncoding(&getContext(), *chosen,
                                             type.getRank(), weight.axis)
                         : getEncoding(&getContext(), *chosen, weight.axis));
+  removeFromInputs(constant);
   ++numAssigned;
 }
 

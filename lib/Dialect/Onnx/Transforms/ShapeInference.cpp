@@ -352,7 +352,12 @@ LogicalResult ShapeInference::refineType(NodeOp node, Value value,
       return report;
     refined = type;
   }
-  if (refined != value.getType()) {
+  // The types of an op of another dialect would no longer fit.
+  bool isBound = llvm::any_of(value.getUsers(), [](Operation *user) {
+    StringRef dialect = user->getName().getDialectNamespace();
+    return dialect != "onnx" && dialect != "func" && dialect != "builtin";
+  });
+  if (refined != value.getType() && !isBound) {
     ++numRefined;
     value.setType(refined);
   }

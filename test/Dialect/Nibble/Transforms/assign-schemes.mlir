@@ -6,6 +6,7 @@
 // RUN: not nibble-opt %s --nibble-assign-schemes="scheme=w9q" 2>&1 | FileCheck %s --check-prefix=SCHEME
 // RUN: not nibble-opt %s --nibble-assign-schemes="rules=w8c" 2>&1 | FileCheck %s --check-prefix=RULE
 // RUN: not nibble-opt %s --nibble-assign-schemes="rules=[a=w8c" 2>&1 | FileCheck %s --check-prefix=GLOB
+// RUN: nibble-opt %s --nibble-assign-schemes | FileCheck %s --check-prefix=INPUTS
 
 // SCHEME: error: {{.*}}w9q
 // RULE: error: 'w8c' is no rule; write PATTERN=SCHEME
@@ -63,4 +64,26 @@ func.func @main(%x: tensor<2x256xf32>, %i: tensor<3xi64>) {
   %c = onnx.node "MatMul"(%b1, %x) name "computed" outputs ["c"] : (tensor<2x256xf32>, tensor<2x256xf32>) -> tensor<2x2xf32>
   %hh = onnx.node "MatMul"(%x, %h) name "half" outputs ["hh"] : (tensor<2x256xf32>, tensor<256x8xf16>) -> tensor<2x8xf16>
   return
+}
+
+// What the model gives away stays as it is.
+// CHECK-LABEL: func.func @output
+func.func @output(%x: tensor<2x256xf32>) -> (tensor<2x8xf32>, tensor<256x8xf32>) {
+  // CHECK: onnx.constant "given"
+  // CHECK-NOT: nibble.encoding
+  %w = onnx.constant "given" : tensor<256x8xf32> = dense<1.0>
+  // CHECK: onnx.node "MatMul"
+  // CHECK-SAME: nibble.kept = "weight 'given' is an output of the graph"
+  %y = onnx.node "MatMul"(%x, %w) name "product" outputs ["y"] : (tensor<2x256xf32>, tensor<256x8xf32>) -> tensor<2x8xf32>
+  return %y, %w : tensor<2x8xf32>, tensor<256x8xf32>
+}
+
+// A quantized weight is no input of the graph any more, other constants still are.
+// INPUTS: onnx.graph<inputs ["x", "b"] outputs ["y"]
+func.func @inputs(%x: tensor<2x256xf32>) -> tensor<2x8xf32> attributes {onnx.graph = #onnx.graph<inputs ["w", "x", "b"] outputs ["y"] value_info []>} {
+  %w = onnx.constant "w" : tensor<256x8xf32> = dense<1.0>
+  %b = onnx.constant "b" : tensor<8xf32> = dense<1.0>
+  %p = onnx.node "MatMul"(%x, %w) outputs ["p"] : (tensor<2x256xf32>, tensor<256x8xf32>) -> tensor<2x8xf32>
+  %y = onnx.node "Add"(%p, %b) outputs ["y"] : (tensor<2x8xf32>, tensor<8xf32>) -> tensor<2x8xf32>
+  return %y : tensor<2x8xf32>
 }

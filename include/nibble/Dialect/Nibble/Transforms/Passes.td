@@ -15,7 +15,8 @@ def NibbleAssignSchemes : Pass<"nibble-assign-schemes", "::mlir::ModuleOp"> {
     Finds the constant weights of MatMul, Gemm and Gather (also behind a
     Transpose), Conv and ConvTranspose, and notes on each one how it will be stored, in the attribute
     `nibble.encoding`. Nothing is rounded yet. A weight is noted once, however
-    many nodes read it.
+    many nodes read it. One that is listed among the inputs of the graph, as before
+    IR version 4, is taken out there.
 
     The first rule that matches decides. A rule is `pattern=scheme`, where
     `pattern` is `op:` and an op type, `larger:` or `smaller:` and a number of
