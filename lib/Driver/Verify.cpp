@@ -67,15 +67,23 @@ static bool isSameNode(NodeOp a, NodeOp b) {
   return true;
 }
 
-/// The constants and nodes of a model, each kind in order.
+/// The constants and nodes of a graph and of those inside it, each kind in
+/// order: a file has the constants of a graph before its nodes.
+static void collect(Block &block, SmallVectorImpl<ConstantOp> &constants,
+                    SmallVectorImpl<NodeOp> &nodes) {
+  llvm::append_range(constants, block.getOps<ConstantOp>());
+  for (auto node : block.getOps<NodeOp>()) {
+    nodes.push_back(node);
+    for (Region &subgraph : node.getSubgraphs())
+      collect(subgraph.front(), constants, nodes);
+  }
+}
+
 static void collect(ModuleOp module, SmallVectorImpl<ConstantOp> &constants,
                     SmallVectorImpl<NodeOp> &nodes) {
-  module.walk([&](Operation *op) {
-    if (auto constant = dyn_cast<ConstantOp>(op))
-      constants.push_back(constant);
-    else if (auto node = dyn_cast<NodeOp>(op))
-      nodes.push_back(node);
-  });
+  for (auto func : module.getOps<func::FuncOp>())
+    if (!func.isExternal())
+      collect(func.getBody().front(), constants, nodes);
 }
 
 std::optional<std::string> nibble::findDifference(ModuleOp a, ModuleOp b) {
