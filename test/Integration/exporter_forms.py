@@ -13,6 +13,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
+import compiled
 import support
 
 RNG = np.random.default_rng(11)
@@ -154,6 +155,31 @@ def check_depth_of_weight(checks, folder):
         compare(checks, quantized, {"x": normal(batch, 4, length, 16)})
 
 
+def check_cache(checks, folder):
+    """A cache whose heads the new keys get from a Reshape to -1, as GPT-2's do: written in
+    place, and read by what follows."""
+    path = save(folder / "cache.onnx", [
+        node("Reshape", ["x", "heads"], ["split"]),
+        node("Transpose", ["split"], ["key"], perm=[0, 2, 1, 3]),
+        node("Concat", ["past", "key"], ["present"], axis=-2),
+        node("ReduceSum", ["present", "axis"], ["y"], keepdims=0),
+    ], [value("x", ["b", "s", 32]), value("past", ["b", 4, "p", 8])],
+        [value("y", ["b", 4, 8]), value("present", ["b", 4, "t", 8])],
+        {"heads": ints(0, 0, -1, 8), "axis": ints(2)})
+    library = folder / "cache.so"
+    support.must_run(NIBBLE, "compile", path, "-o", library, "--update-caches")
+    inputs = {"x": normal(2, 3, 32), "past": normal(2, 4, 5, 8)}
+    expected = run_onnxruntime(path, inputs)
+    buffer = np.zeros((2, 4, 9, 8), np.float32)
+    buffer[:, :, :5] = inputs["past"]
+    model = compiled.Model(library, "cache")
+    y, = model.run(inputs["x"], buffer, ints(5))
+    model.close()
+    for name, made in (("y", y), ("present", buffer[:, :, :8])):
+        checks.check(np.allclose(made, expected[name], rtol=1e-5, atol=1e-5),
+                     f"cache: {name} differs")
+
+
 def check_node_names(checks, folder):
     """Nodes called like their outputs, one of which makes way for nodes of the quantizer:
     ONNX Runtime wants every node to have a name of its own."""
@@ -243,7 +269,8 @@ def old_network(folder, opset):
         node("Gemm", ["sum", "w", "b"], ["y"], transB=1),
         node("TopK", ["y"], ["top", "which"], k=3),
     ], [value("x", ["n", 3, 8, 8])],
-        [value("y", ["n", 10]), value("top", ["n", 3]), value("which", ["n", 3], TensorProto.INT64)],
+        [value("y", ["n", 10]), value("top", ["n", 3]),
+         value("which", ["n", 3], TensorProto.INT64)],
         {"filter": normal(8, 3, 3, 3), "bias": normal(8), "factor": normal(8),
          "mean": normal(8), "variance": np.abs(normal(8)) + 1, "w": normal(10, 8),
          "b": normal(10), **({} if opset < 9 else
@@ -303,7 +330,8 @@ def main():
         folder = pathlib.Path(folder)
         for check in (check_swapped_reshape, check_wrong_output, check_question_marks,
                       check_late_shape, check_shared_weights, check_depth_of_weight,
-                      check_node_names, check_stacks, check_branches, check_old_opsets, check_quantized_lstm):
+                      check_cache, check_node_names, check_stacks, check_branches,
+                      check_old_opsets, check_quantized_lstm):
             check(checks, folder)
     checks.finish()
 
