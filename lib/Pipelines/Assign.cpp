@@ -22,6 +22,8 @@ void nibble::buildAssignPipeline(mlir::OpPassManager &passes,
                                  const AssignOptions &options) {
   passes.addPass(onnx::createOnnxInferShapes());
   passes.addPass(onnx::createOnnxFoldConstants());
+  // Shapes that were known only after folding.
+  passes.addPass(onnx::createOnnxInferShapes());
   NibbleAssignSchemesOptions assign;
   assign.scheme = options.scheme;
   assign.rules.assign(options.rules.begin(), options.rules.end());

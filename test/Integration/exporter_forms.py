@@ -13,6 +13,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
+import compiled
 import support
 
 RNG = np.random.default_rng(11)
@@ -154,6 +155,101 @@ def check_depth_of_weight(checks, folder):
         compare(checks, quantized, {"x": normal(batch, 4, length, 16)})
 
 
+def check_cache(checks, folder):
+    """A cache whose heads the new keys get from a Reshape to -1, as GPT-2's do: written in
+    place, and read by what follows."""
+    path = save(folder / "cache.onnx", [
+        node("Reshape", ["x", "heads"], ["split"]),
+        node("Transpose", ["split"], ["key"], perm=[0, 2, 1, 3]),
+        node("Concat", ["past", "key"], ["present"], axis=-2),
+        node("ReduceSum", ["present", "axis"], ["y"], keepdims=0),
+    ], [value("x", ["b", "s", 32]), value("past", ["b", 4, "p", 8])],
+        [value("y", ["b", 4, 8]), value("present", ["b", 4, "t", 8])],
+        {"heads": ints(0, 0, -1, 8), "axis": ints(2)})
+    library = folder / "cache.so"
+    support.must_run(NIBBLE, "compile", path, "-o", library, "--update-caches")
+    inputs = {"x": normal(2, 3, 32), "past": normal(2, 4, 5, 8)}
+    expected = run_onnxruntime(path, inputs)
+    buffer = np.zeros((2, 4, 9, 8), np.float32)
+    buffer[:, :, :5] = inputs["past"]
+    model = compiled.Model(library, "cache")
+    y, = model.run(inputs["x"], buffer, ints(5))
+    model.close()
+    for name, made in (("y", y), ("present", buffer[:, :, :8])):
+        checks.check(np.allclose(made, expected[name], rtol=1e-5, atol=1e-5),
+                     f"cache: {name} differs")
+
+
+def check_node_names(checks, folder):
+    """Nodes called like their outputs, one of which makes way for nodes of the quantizer:
+    ONNX Runtime wants every node to have a name of its own."""
+    path = save(folder / "names.onnx", [
+        node("Conv", ["x", "v"], ["first"], name="first", kernel_shape=[3, 3]),
+        node("Relu", ["first"], ["middle"], name="middle"),
+        node("Conv", ["middle", "w"], ["y"], name="y", kernel_shape=[1, 1]),
+    ], [value("x", ["n", 4, 8, 8])], [value("y", ["n", 4, 6, 6])],
+        {"v": normal(8, 4, 3, 3) / 6, "w": normal(4, 8, 1, 1) / 3})
+    quantized = folder / "names.q.onnx"
+    support.must_run(NIBBLE, "quantize", path, "-o", quantized, "--scheme", "w8cs",
+                     "--activations", "u8", "--calib", "random")
+    names = [n.name for n in onnx.load(quantized).graph.node]
+    checks.check(len(set(names)) == len(names), f"names come twice: {sorted(names)}")
+    compare(checks, quantized, {"x": normal(2, 4, 8, 8)}, tolerance=2e-2)
+
+
+def check_stacks(checks, folder):
+    """Weights of three dimensions: experts, and recurrent layers in both directions."""
+    experts = save(folder / "experts.onnx", [
+        node("MatMul", ["x", "up"], ["a"]), node("Relu", ["a"], ["r"]),
+        node("MatMul", ["r", "down"], ["y"]),
+    ], [value("x", ["n", 64])], [value("y", [3, "n", 64])],
+        {"up": normal(3, 64, 96) / 8, "down": normal(3, 96, 64) / 10})
+    hidden = 40
+    recurrent = save(folder / "recurrent.onnx", [
+        node("LSTM", ["x", "w", "r"], ["h"], hidden_size=hidden, direction="bidirectional"),
+        node("Transpose", ["h"], ["t"], perm=[0, 2, 1, 3]),
+        node("Reshape", ["t", "shape"], ["joined"]),
+        node("GRU", ["joined", "gw", "gr"], ["y"], hidden_size=hidden),
+    ], [value("x", ["s", "n", 64])], [value("y", ["s", 1, "n", hidden])],
+        {"w": normal(2, 4 * hidden, 64) / 8, "r": normal(2, 4 * hidden, hidden) / 8,
+         "gw": normal(1, 3 * hidden, 2 * hidden) / 9, "gr": normal(1, 3 * hidden, hidden) / 7,
+         "shape": ints(0, 0, 2 * hidden)})
+    for path, shape in ((experts, (5, 64)), (recurrent, (6, 2, 64))):
+        for scheme, loss in {"w8c": 1e-2, "w8cs": 2e-2, "w4g32": 0.15, "w8t": 2e-2}.items():
+            quantized = folder / f"{path.stem}.{scheme}.onnx"
+            support.must_run(NIBBLE, "quantize", path, "-o", quantized, "--scheme", scheme)
+            onnx.checker.check_model(onnx.load(quantized), full_check=True)
+            left = [t.name for t in onnx.load(quantized).graph.initializer
+                    if t.data_type == TensorProto.FLOAT and np.prod(t.dims) > 2000]
+            checks.check(not left, f"{quantized.name}: {left} stay in float")
+            inputs = {"x": normal(*shape)}
+            exact, rounded = (run_onnxruntime(p, inputs)["y"] for p in (path, quantized))
+            error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
+            checks.check(0 < error < loss, f"{quantized.name}: off by {error}")
+            compare(checks, quantized, inputs)
+
+
+def check_branches(checks, folder):
+    """Weights inside a branch and behind it, with activations in 8 bits."""
+    def branch(name, weights):
+        return helper.make_graph(
+            [node("MatMul", ["x", name], [f"{name}y"])], name, [], [value(f"{name}y", None)],
+            [numpy_helper.from_array(array, key) for key, array in weights.items()])
+
+    path = save(folder / "branches.onnx", [
+        node("If", ["c"], ["h"], then_branch=branch("inner", {"inner": normal(32, 32) / 6}),
+             else_branch=branch("outer", {})),
+        node("MatMul", ["h", "outer"], ["y"]),
+    ], [value("x", ["n", 32]), value("c", [], TensorProto.BOOL)], [value("y", ["n", 32])],
+        {"outer": normal(32, 32) / 6})
+    quantized = folder / "branches.q.onnx"
+    support.must_run(NIBBLE, "quantize", path, "-o", quantized, "--scheme", "w8cs",
+                     "--activations", "u8", "--calib", "random")
+    for taken in (True, False):
+        # What a branch reads stays in float; native code rounds it (Spec S13).
+        compare(checks, quantized, {"x": normal(3, 32), "c": np.array(taken)}, tolerance=2e-2)
+
+
 def old_network(folder, opset):
     """A model of opset 9 or 7: Clip, Pad, Slice, Upsample, TopK and a Softmax over three
     dimensions, all with attributes."""
@@ -173,7 +269,8 @@ def old_network(folder, opset):
         node("Gemm", ["sum", "w", "b"], ["y"], transB=1),
         node("TopK", ["y"], ["top", "which"], k=3),
     ], [value("x", ["n", 3, 8, 8])],
-        [value("y", ["n", 10]), value("top", ["n", 3]), value("which", ["n", 3], TensorProto.INT64)],
+        [value("y", ["n", 10]), value("top", ["n", 3]),
+         value("which", ["n", 3], TensorProto.INT64)],
         {"filter": normal(8, 3, 3, 3), "bias": normal(8), "factor": normal(8),
          "mean": normal(8), "variance": np.abs(normal(8)) + 1, "w": normal(10, 8),
          "b": normal(10), **({} if opset < 9 else
@@ -233,6 +330,7 @@ def main():
         folder = pathlib.Path(folder)
         for check in (check_swapped_reshape, check_wrong_output, check_question_marks,
                       check_late_shape, check_shared_weights, check_depth_of_weight,
+                      check_cache, check_node_names, check_stacks, check_branches,
                       check_old_opsets, check_quantized_lstm):
             check(checks, folder)
     checks.finish()

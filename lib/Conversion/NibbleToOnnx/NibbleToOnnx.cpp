@@ -13,6 +13,8 @@
 #include "nibble/Dialect/Onnx/Utils/GraphInputs.h"
 #include "nibble/Dialect/Onnx/Utils/Opset.h"
 
+#include "llvm/ADT/StringSet.h"
+
 namespace nibble {
 #define GEN_PASS_DEF_CONVERTNIBBLETOONNX
 #include "nibble/Conversion/NibbleToOnnx.h.inc"
@@ -52,7 +54,11 @@ Result<Format> ToOnnx::chooseFormat(const StoredWeight &weight) {
   StringRef names[] = {"matmulnbits", "bnb4", "qdq"};
   std::string reasons;
   for (auto [name, choice] : llvm::zip(names, choices)) {
-    if (format != "auto" && format != name)
+    // Only DequantizeLinear holds filters and stacks of matrices.
+    bool isWanted = weight.type.getRank() > 2
+                        ? name == "qdq"
+                        : format == "auto" || format == name;
+    if (!isWanted)
       continue;
     if (!choice.second)
       return choice.first;
@@ -150,6 +156,29 @@ LogicalResult ToOnnx::write(const StoredWeight &weight, Format chosen,
   return success();
 }
 
+/// ONNX Runtime refuses a graph with two nodes of one name. New nodes are
+/// called like their outputs, as nodes of some exporters are that have made
+/// way.
+static void separateNodeNames(ModuleOp module) {
+  llvm::StringSet<> taken;
+  module.walk([&](NodeOp node) {
+    if (StringAttr name = node.getNameAttr())
+      taken.insert(name.getValue());
+  });
+  llvm::StringSet<> seen;
+  module.walk([&](NodeOp node) {
+    StringAttr name = node.getNameAttr();
+    if (!name || name.empty() || seen.insert(name.getValue()).second)
+      return;
+    std::string other;
+    unsigned count = 0;
+    do
+      other = (name.getValue() + "_" + Twine(++count)).str();
+    while (!taken.insert(other).second);
+    node.setNameAttr(StringAttr::get(node.getContext(), other));
+  });
+}
+
 void ToOnnx::runOnOperation() {
   if (!llvm::is_contained({"auto", "matmulnbits", "bnb4", "qdq"},
                           StringRef(format))) {
@@ -171,8 +200,10 @@ void ToOnnx::runOnOperation() {
       return signalPassFailure();
   eraseDynamic();
   restorer.cleanUp();
-  if (!assembles.empty())
+  if (!assembles.empty()) {
     requireFreeInitializers(getOperation());
+    separateNodeNames(getOperation());
+  }
   getOperation().walk([](NodeOp node) {
     node->removeAttr(kKeptAttrName);
     node->removeAttr(kRecordAttrName);

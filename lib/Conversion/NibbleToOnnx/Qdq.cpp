@@ -45,14 +45,22 @@ static std::optional<Granularity> getGranularity(const StoredWeight &weight) {
     return Granularity{Granularity::Tensor};
   if (blockedAxes.empty() && channelAxes.size() == 1)
     return Granularity{Granularity::Axis, channelAxes[0]};
+  // A scale for each output of each matrix of a stack: one block along the
+  // rest.
+  if (blockedAxes.empty())
+    for (auto [axis, size] : llvm::enumerate(shape))
+      if (!llvm::is_contained(channelAxes, axis) && size != 1)
+        blockedAxes.push_back(axis);
   // Every other dimension must have a scale of its own.
   bool blocked = blockedAxes.size() == 1;
   for (int64_t axis = 0; blocked && axis < int64_t(shape.size()); ++axis)
     blocked &= axis == blockedAxes[0] || weight.gridShape[axis] == shape[axis];
   if (!blocked)
     return std::nullopt;
-  return Granularity{Granularity::Blocked, blockedAxes[0],
-                     weight.encoding.getBlock()[blockedAxes[0]]};
+  int64_t extent = weight.encoding.getBlock()[blockedAxes[0]];
+  return Granularity{
+      Granularity::Blocked, blockedAxes[0],
+      extent == QuantizedAttr::kWholeExtent ? shape[blockedAxes[0]] : extent};
 }
 
 std::optional<std::string> nibble::whyNotQdq(const StoredWeight &weight) {

@@ -528,6 +528,15 @@ static LogicalResult convertAppend(NodeContext &context) {
                                      scalar.lessEqual(total, capacity));
   context.check(fits, "the cache has no room for past_length and the new "
                       "entries; pass buffers with a larger capacity");
+  // The buffer's type may know sizes that the entries' lacks, and the other
+  // way.
+  SmallVector<int64_t> shape(
+      cast<RankedTensorType>(buffer.getType()).getShape());
+  auto entriesType = cast<RankedTensorType>(entries.getType());
+  shape[axis] = entriesType.getDimSize(axis);
+  entries = tensor::CastOp::create(
+      builder, context.loc,
+      RankedTensorType::get(shape, entriesType.getElementType()), entries);
   CachePart behind(context, length, added, axis),
       all(context, builder.getIndexAttr(0), total, axis);
   Value updated = tensor::InsertSliceOp::create(builder, context.loc, entries,

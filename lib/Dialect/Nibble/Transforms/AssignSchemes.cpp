@@ -32,11 +32,11 @@ struct Rule {
 
 /// A constant and the nodes that read it as a weight.
 struct Weight {
+  enum Kind { Matrix, Stack, Filter };
   SmallVector<NodeOp> readers;
-  /// A filter of convolutions, not a matrix.
-  bool isFilter = false;
-  /// The dimension that products are summed over (matrices), or that of the
-  /// output channels (filters).
+  Kind kind = Matrix;
+  /// The dimension that products are summed over (matrices and stacks), or that
+  /// of the output channels (filters).
   unsigned axis = 0;
   bool hasOneAxis = true;
 };
@@ -51,7 +51,7 @@ private:
   LogicalResult parseRule(StringRef text);
   FailureOr<std::optional<Scheme>> parseSchemeOrKeep(StringRef name);
   void collectWeights();
-  void addReader(NodeOp node, Value weight, bool isFilter, unsigned axis);
+  void addReader(NodeOp node, Value weight, Weight::Kind kind, unsigned axis);
   const Rule *findRule(ConstantOp constant, const Weight &weight) const;
   void assign(ConstantOp constant, const Weight &weight);
   void keep(ConstantOp constant, const Weight &weight, const Twine &why);
@@ -121,7 +121,7 @@ LogicalResult AssignSchemes::parseRules() {
   return success();
 }
 
-void AssignSchemes::addReader(NodeOp node, Value value, bool isFilter,
+void AssignSchemes::addReader(NodeOp node, Value value, Weight::Kind kind,
                               unsigned axis) {
   auto constant = value.getDefiningOp<ConstantOp>();
   if (!constant) {
@@ -133,10 +133,10 @@ void AssignSchemes::addReader(NodeOp node, Value value, bool isFilter,
   auto [it, isNew] = weights.try_emplace(constant);
   Weight &weight = it->second;
   if (isNew) {
-    weight.isFilter = isFilter;
+    weight.kind = kind;
     weight.axis = axis;
   }
-  weight.hasOneAxis &= weight.isFilter == isFilter && weight.axis == axis;
+  weight.hasOneAxis &= weight.kind == kind && weight.axis == axis;
   weight.readers.push_back(node);
 }
 
@@ -144,12 +144,18 @@ void AssignSchemes::collectWeights() {
   weights.clear();
   getOperation().walk([&](NodeOp node) {
     if (std::optional<unsigned> axis = getFilterChannelAxis(node))
-      return addReader(node, node.getInputs()[1], /*isFilter=*/true, *axis);
+      return addReader(node, node.getInputs()[1], Weight::Filter, *axis);
+    SmallVector<MatrixStack> stacks = getMatrixStacks(node);
+    for (MatrixStack stack : stacks)
+      addReader(node, node.getInputs()[stack.operand], Weight::Stack,
+                stack.axis);
+    if (!stacks.empty())
+      return;
     std::optional<unsigned> operand = getWeightOperand(node);
     if (!operand)
       return;
     MatrixSource source = getMatrixSource(node.getInputs()[*operand]);
-    addReader(node, source.value, /*isFilter=*/false,
+    addReader(node, source.value, Weight::Matrix,
               getReductionAxis(node, source.transposed));
   });
 }
@@ -204,10 +210,12 @@ void AssignSchemes::assign(ConstantOp constant, const Weight &weight) {
   // Indices and shapes are gathered too: they are no weights.
   if (!isFloat && isTable)
     return;
-  if (!isFloat || (weight.isFilter ? type.getRank() < 3 : type.getRank() != 2))
+  bool isFilter = weight.kind == Weight::Filter;
+  if (!isFloat || (weight.kind == Weight::Matrix ? type.getRank() != 2
+                                                 : type.getRank() < 3))
     return keep(constant, weight,
-                weight.isFilter ? "is no filter of f32, f16 or bf16"
-                                : "is no matrix of f32, f16 or bf16");
+                isFilter ? "is no filter of f32, f16 or bf16"
+                         : "is no matrix of f32, f16 or bf16");
   if (!llvm::all_of(constant->getUsers(), llvm::IsaPred<NodeOp>))
     return keep(constant, weight, "is an output of the graph");
   if (!getConstantValue(constant.getResult()))
@@ -223,17 +231,25 @@ void AssignSchemes::assign(ConstantOp constant, const Weight &weight) {
                 rule      ? "is kept by a rule"
                 : isTable ? "is an embedding, which only a rule quantizes"
                           : "has the default scheme 'keep'");
-  if (weight.isFilter && chosen->granularity == Granularity::Group)
+  // A filter has no groups of inputs. Without a rule it gets what costs little
+  // anywhere: 8 bits and a scale for each channel.
+  bool isGroupedFilter = isFilter && chosen->granularity == Granularity::Group;
+  if (isGroupedFilter && !rule)
+    chosen = *parseScheme("w8cs");
+  else if (isGroupedFilter)
     return keep(constant, weight,
                 "is a filter, which has no groups of inputs; give it a scale "
                 "for each channel, for example by the rule op:" +
                     NodeOp(weight.readers.front()).getOpType() + "=w8cs");
+  if (weight.kind == Weight::Stack && !chosen->storage.isInteger())
+    return keep(constant, weight,
+                "is a stack of matrices, for which ONNX has integers only");
   chosen = withScalesFor(*chosen, type.getElementType());
   constant->setAttr(kEncodingAttrName,
-                    weight.isFilter
-                        ? getFilterEncoding(&getContext(), *chosen,
-                                            type.getRank(), weight.axis)
-                        : getEncoding(&getContext(), *chosen, weight.axis));
+                    isFilter ? getFilterEncoding(&getContext(), *chosen,
+                                                 type.getRank(), weight.axis)
+                             : getStackEncoding(&getContext(), *chosen,
+                                                type.getRank(), weight.axis));
   removeFromInputs(constant);
   ++numAssigned;
 }

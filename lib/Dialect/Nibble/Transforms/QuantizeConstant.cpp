@@ -95,9 +95,10 @@ std::vector<char> packScales(const std::vector<float> &scales,
 }
 
 /// A weight as a matrix: its dimensions are [outer, channels, inner], and a
-/// channel has outer · inner inputs. Either outer or inner is 1 in a matrix.
+/// channel has outer · inner inputs. Either outer or inner is 1 in a matrix, of
+/// which a stack has several behind each other.
 struct WeightShape {
-  size_t outer = 1, channels = 1, inner = 1;
+  size_t outer = 1, channels = 1, inner = 1, matrices = 1;
   size_t inputs() const { return outer * inner; }
 };
 
@@ -108,20 +109,19 @@ std::optional<WeightShape> findShape(QuantizedAttr encoding,
                                      ArrayRef<int64_t> shape) {
   ArrayRef<int64_t> block = encoding.getBlock();
   size_t axis = 0;
-  if (shape.size() == 2) {
-    axis = block[0] == 1 ? 0 : 1;
-  } else {
-    if (llvm::any_of(block,
-                     [](int64_t extent) {
-                       return extent != 1 &&
-                              extent != QuantizedAttr::kWholeExtent;
-                     }) ||
-        llvm::count(block, 1) > 1)
-      return std::nullopt;
-    if (llvm::is_contained(block, 1))
-      axis = llvm::find(block, 1) - block.begin();
-  }
   WeightShape result;
+  if (isStackEncoding(encoding)) {
+    for (int64_t extent : shape.drop_back(2))
+      result.matrices *= extent;
+    if (llvm::any_of(block.drop_back(2), [](int64_t e) { return e != 1; }))
+      return std::nullopt;
+    block = block.take_back(2);
+    shape = shape.take_back(2);
+  }
+  if (shape.size() == 2)
+    axis = block[0] == 1 ? 0 : 1;
+  else if (llvm::is_contained(block, 1))
+    axis = llvm::find(block, 1) - block.begin();
   result.channels = shape[axis];
   for (auto [i, extent] : llvm::enumerate(shape))
     if (i != axis)
@@ -143,6 +143,33 @@ std::vector<T> moveChannels(ArrayRef<T> values, const WeightShape &shape,
     }
   return result;
 }
+
+/// Codes and scales in the order of the weight's own elements.
+struct CodedWeight {
+  std::vector<uint8_t> codes, zeroPoints;
+  std::vector<float> scales;
+  double squaredNorm = 0, squaredError = 0;
+
+  /// Adds the next matrix of a stack, [K, N], perhaps stored as [N, K].
+  void append(QuantizedMatrix &matrix, size_t K, size_t N, bool transpose) {
+    size_t rows = matrix.blockRows(), cols = matrix.blockCols();
+    squaredNorm += matrix.squaredNorm;
+    squaredError += matrix.squaredError;
+    add(codes, orient(std::move(matrix.codes), K, N, transpose));
+    add(scales, orient(std::move(matrix.scales), rows, cols, transpose));
+    add(zeroPoints,
+        orient(std::move(matrix.zeroPoints), rows, cols, transpose));
+  }
+
+private:
+  template <typename T>
+  static void add(std::vector<T> &all, std::vector<T> next) {
+    if (all.empty())
+      all = std::move(next);
+    else
+      llvm::append_range(all, next);
+  }
+};
 
 /// Notes on the weight what became of it, behind what passes noted on the
 /// constant.
@@ -194,21 +221,29 @@ LogicalResult nibble::quantizeConstant(ConstantOp constant,
   size_t K = shape->inputs(), N = shape->channels;
   // A channel's inputs lie together, or else channels lie side by side.
   bool scattered = shape->outer > 1 && shape->inner > 1;
-  std::vector<float> moved;
-  if (scattered)
-    moved = moveChannels<float>({floats->data(), K * N}, *shape, false);
   bool rowMajor = shape->inner == 1 && shape->outer > 1;
-  MatrixView view = rowMajor
-                        ? MatrixView::rowMajor(floats->data(), K, N)
-                        : MatrixView::columnMajor(
-                              scattered ? moved.data() : floats->data(), K, N);
   Scheme scheme = getScheme(encoding);
-  Result<QuantizedWeight> result =
-      quantizer.quantize(view, statistics, scheme, threads);
-  if (!result)
-    return constant.emitError("tensor '")
-           << constant.getName() << "': " << result.error();
-  QuantizedMatrix *quantized = &result->matrix;
+  CodedWeight coded;
+  QuantizedWeight last;
+  for (size_t i = 0; i < shape->matrices; ++i) {
+    const float *numbers = floats->data() + i * K * N;
+    std::vector<float> moved;
+    if (scattered)
+      moved = moveChannels<float>({numbers, K * N}, *shape, false);
+    MatrixView view =
+        rowMajor
+            ? MatrixView::rowMajor(numbers, K, N)
+            : MatrixView::columnMajor(scattered ? moved.data() : numbers, K, N);
+    Result<QuantizedWeight> result =
+        quantizer.quantize(view, statistics, scheme, threads);
+    if (!result)
+      return constant.emitError("tensor '")
+             << constant.getName() << "': " << result.error();
+    last = std::move(*result);
+    coded.append(last.matrix, K, N, /*transpose=*/!rowMajor);
+  }
+  if (scattered)
+    coded.codes = moveChannels<uint8_t>(coded.codes, *shape, true);
   floats->release();
 
   auto quantizedType =
@@ -222,31 +257,21 @@ LogicalResult nibble::quantizeConstant(ConstantOp constant,
                               builder.getStringAttr(name), value,
                               TensorField::raw_data, DictionaryAttr());
   };
-  bool transpose = !rowMajor;
   unsigned bits = scheme.storage.bits;
-  size_t blockRows = quantized->blockRows(), blockCols = quantized->blockCols();
-  std::vector<uint8_t> ordered =
-      orient(std::move(quantized->codes), K, N, transpose);
-  if (scattered)
-    ordered = moveChannels<uint8_t>(ordered, *shape, true);
-  Value codes =
-      makePart(".codes", getCodesType(quantizedType), packCodes(ordered, bits));
+  Value codes = makePart(".codes", getCodesType(quantizedType),
+                         packCodes(coded.codes, bits));
   Value scales = makePart(".scales", getScalesType(quantizedType),
-                          packScales(orient(std::move(quantized->scales),
-                                            blockRows, blockCols, transpose),
-                                     scheme.scaleFormat));
+                          packScales(coded.scales, scheme.scaleFormat));
   Value zeros;
   if (encoding.hasZero())
     zeros = makePart(".zeros", getZerosType(quantizedType),
-                     packCodes(orient(std::move(quantized->zeroPoints),
-                                      blockRows, blockCols, transpose),
-                               bits));
+                     packCodes(coded.zeroPoints, bits));
   auto assemble = AssembleOp::create(builder, constant.getLoc(), quantizedType,
                                      codes, scales, zeros, Value(), Value());
-  double sqnr = 10 * std::log10(quantized->squaredNorm /
-                                std::max(quantized->squaredError, 1e-300));
+  double sqnr =
+      10 * std::log10(coded.squaredNorm / std::max(coded.squaredError, 1e-300));
   assemble->setAttr(kSqnrAttrName, builder.getF64FloatAttr(sqnr));
-  describe(*result, constant, assemble);
+  describe(last, constant, assemble);
   constant.getResult().replaceAllUsesWith(assemble.getResult());
   constant.erase();
   return success();

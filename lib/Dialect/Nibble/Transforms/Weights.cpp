@@ -36,8 +36,10 @@ ConstantOp nibble::getChosenWeight(NodeOp node) {
     return {};
   MatrixSource source = getMatrixSource(node.getInputs()[*operand]);
   auto constant = source.value.getDefiningOp<ConstantOp>();
-  return constant && constant->hasAttr(kEncodingAttrName) ? constant
-                                                          : ConstantOp();
+  if (!constant || !constant->hasAttr(kEncodingAttrName))
+    return {};
+  auto type = dyn_cast<RankedTensorType>(constant.getType());
+  return type && type.getRank() == 2 ? constant : ConstantOp();
 }
 
 std::string nibble::getProbeId(NodeOp node) {
@@ -54,6 +56,24 @@ std::optional<unsigned> nibble::getFilterChannelAxis(NodeOp node) {
   if (node.isOnnx("ConvTranspose"))
     return 1;
   return std::nullopt;
+}
+
+SmallVector<MatrixStack> nibble::getMatrixStacks(NodeOp node) {
+  SmallVector<MatrixStack> stacks;
+  auto getRank = [&](unsigned operand) -> int64_t {
+    Value input =
+        operand < node.getInputs().size() ? node.getInputs()[operand] : Value();
+    auto type = input ? dyn_cast<RankedTensorType>(input.getType())
+                      : RankedTensorType();
+    return type ? type.getRank() : 0;
+  };
+  if (int64_t rank = getRank(1); node.isOnnx("MatMul") && rank > 2)
+    stacks.push_back({1, static_cast<unsigned>(rank - 2)});
+  if (node.isOnnx("LSTM") || node.isOnnx("GRU") || node.isOnnx("RNN"))
+    for (unsigned operand : {1, 2})
+      if (getRank(operand) == 3)
+        stacks.push_back({operand, 2});
+  return stacks;
 }
 
 MatrixSource nibble::getMatrixSource(Value value) {
@@ -112,10 +132,16 @@ Scheme nibble::withScalesFor(Scheme scheme, Type element) {
 
 QuantizedAttr nibble::getEncoding(MLIRContext *context, const Scheme &scheme,
                                   unsigned reductionAxis) {
-  SmallVector<int64_t> block(2, 1);
+  return getStackEncoding(context, scheme, /*rank=*/2, reductionAxis);
+}
+
+QuantizedAttr nibble::getStackEncoding(MLIRContext *context,
+                                       const Scheme &scheme, unsigned rank,
+                                       unsigned reductionAxis) {
+  SmallVector<int64_t> block(rank, 1);
   switch (scheme.granularity) {
   case Granularity::Tensor:
-    block.assign(2, QuantizedAttr::kWholeExtent);
+    block.assign(rank, QuantizedAttr::kWholeExtent);
     break;
   case Granularity::Channel:
     block[reductionAxis] = QuantizedAttr::kWholeExtent;
@@ -127,11 +153,22 @@ QuantizedAttr nibble::getEncoding(MLIRContext *context, const Scheme &scheme,
   return ::getEncoding(context, scheme, block);
 }
 
+bool nibble::isStackEncoding(QuantizedAttr encoding) {
+  ArrayRef<int64_t> block = encoding.getBlock();
+  bool hasParts = llvm::any_of(block, [](int64_t extent) {
+    return extent != 1 && extent != QuantizedAttr::kWholeExtent;
+  });
+  // A filter has one dimension of channels.
+  return block.size() > 2 && (hasParts || llvm::count(block, 1) > 1);
+}
+
 Scheme nibble::getScheme(QuantizedAttr encoding) {
   Scheme scheme;
   scheme.storage = getStorageFormat(encoding.getStorage());
   scheme.symmetric = !encoding.hasZero();
   ArrayRef<int64_t> block = encoding.getBlock();
+  if (isStackEncoding(encoding))
+    block = block.take_back(2);
   auto isPart = [](int64_t extent) {
     return extent != 1 && extent != QuantizedAttr::kWholeExtent;
   };

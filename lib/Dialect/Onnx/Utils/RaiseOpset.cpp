@@ -314,8 +314,9 @@ LogicalResult onnx::raiseOpset(ModuleOp module, int64_t version) {
             << ") means something else from opset " << change.version
             << " on, so that the model cannot be raised from opset " << current
             << " to the " << version
-            << " that DequantizeLinear needs; use --format matmulnbits, or a "
-               "scheme of 8 bits per channel";
+            << " that DequantizeLinear needs; use --format matmulnbits, a "
+               "scheme of 8 bits per channel, or rules that keep weights which "
+               "no other op holds (op:Conv=keep)";
         return WalkResult::interrupt();
       }
       rewrites.push_back({&change, node});

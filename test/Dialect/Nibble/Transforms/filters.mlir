@@ -3,6 +3,7 @@
 // RUN: nibble-opt %s --nibble-assign-schemes="scheme=w8ts" --nibble-round=scale=minmax | FileCheck %s --check-prefix=TENSOR
 // RUN: nibble-opt %s --nibble-assign-schemes | FileCheck %s --check-prefix=GROUPS
 // RUN: nibble-opt %s --nibble-assign-schemes="scheme=w8cs" --nibble-round=scale=minmax --convert-nibble-to-onnx | FileCheck %s --check-prefix=QDQ
+// RUN: nibble-opt %s --nibble-assign-schemes="rules=op:Conv=w4g32,op:ConvTranspose=w4g32" | FileCheck %s --check-prefix=RULE
 
 // A filter's channels are dimension 0 of a Conv and 1 of a ConvTranspose; each has a
 // scale, which gives the largest of its weights the code -128.
@@ -15,8 +16,10 @@
 // CHECK: onnx.constant "v.codes" : tensor<2x2x2xi8> = dense<{{\[\[\[}}-128, 0], [127, -128]], {{\[\[}}-64, 32], [0, 64]]]>
 // CHECK: onnx.constant "v.scales" : tensor<1x2x1xf32> = dense<{{\[\[\[}}-1.000000e+00], [5.000000e-01]]]>
 // TENSOR: onnx.constant "w.scales" : tensor<1x1x1xf32> = dense<-2.000000e+00>
-// GROUPS: onnx.node "Conv"
-// GROUPS-SAME: nibble.kept = "weight 'w' is a filter, which has no groups of inputs; give it a scale for each channel, for example by the rule op:Conv=w8cs"
+// GROUPS: onnx.constant "w"
+// GROUPS-SAME: nibble.encoding = #nibble.quantized<i8, block = [1, *, *], scale = f32>
+// RULE: onnx.node "Conv"
+// RULE-SAME: nibble.kept = "weight 'w' is a filter, which has no groups of inputs; give it a scale for each channel, for example by the rule op:Conv=w8cs"
 // QDQ: onnx.constant "w_scale" : tensor<2xf32> = dense<[1.000000e+00, -2.000000e+00]>
 // QDQ: onnx.node "DequantizeLinear"(%w_quantized, %w_scale) {{.*}} {axis = 0 : i64}
 // QDQ: onnx.node "DequantizeLinear"(%v_quantized, %v_scale) {{.*}} {axis = 1 : i64}

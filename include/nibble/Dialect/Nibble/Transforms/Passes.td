@@ -13,10 +13,10 @@ def NibbleAssignSchemes : Pass<"nibble-assign-schemes", "::mlir::ModuleOp"> {
   let summary = "Decide which weight gets which storage";
   let description = [{
     Finds the constant weights of MatMul, Gemm and Gather (also behind a
-    Transpose), Conv and ConvTranspose, and notes on each one how it will be stored, in the attribute
-    `nibble.encoding`. Nothing is rounded yet. A weight is noted once, however
-    many nodes read it. One that is listed among the inputs of the graph, as before
-    IR version 4, is taken out there.
+    Transpose), LSTM, GRU and RNN, Conv and ConvTranspose, and notes on each one how
+    it will be stored, in the attribute `nibble.encoding`. Nothing is rounded yet. A
+    weight is noted once, however many nodes read it. One that is listed among the
+    inputs of the graph, as before IR version 4, is taken out there.
 
     The first rule that matches decides. A rule is `pattern=scheme`, where
     `pattern` is `op:` and an op type, `larger:` or `smaller:` and a number of
@@ -24,7 +24,10 @@ def NibbleAssignSchemes : Pass<"nibble-assign-schemes", "::mlir::ModuleOp"> {
     and `scheme` is a name such as `w4g128` (see nibble/Numerics/Scheme.h), or
     `keep`. Without a match a weight that Gather
     reads stays as it is, and others get the default scheme. A filter has a scale for
-    each output channel or one in all; a scheme with groups leaves it as it is.
+    each output channel or one in all: where the default scheme has groups it gets
+    `w8cs`, and a rule with groups leaves it as it is. Weights of three or more
+    dimensions (experts, recurrent layers) are stacks of matrices with scales of
+    their own; code books leave them as they are.
 
     A node that is left alone says why in `nibble.kept`.
 

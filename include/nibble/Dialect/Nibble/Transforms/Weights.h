@@ -32,6 +32,18 @@ std::string getProbeId(onnx::NodeOp node);
 /// channels; std::nullopt for nodes that are no Conv or ConvTranspose.
 std::optional<unsigned> getFilterChannelAxis(onnx::NodeOp node);
 
+/// An input that is multiplied as several matrices, those of its last two
+/// dimensions.
+struct MatrixStack {
+  unsigned operand;
+  /// The dimension that products are summed over: one of the last two.
+  unsigned axis;
+};
+
+/// The stacks of matrices that `node` reads: B of a MatMul with more than two
+/// dimensions (the experts of a layer), and W and R of LSTM, GRU and RNN.
+llvm::SmallVector<MatrixStack> getMatrixStacks(onnx::NodeOp node);
+
 /// A value read as a matrix, perhaps through a Transpose.
 struct MatrixSource {
   mlir::Value value;
@@ -65,7 +77,16 @@ QuantizedAttr getFilterEncoding(mlir::MLIRContext *context,
                                 const Scheme &scheme, unsigned rank,
                                 unsigned channelAxis);
 
-/// The scheme that an encoding of a matrix or filter stands for.
+/// The encoding of a stack of matrices, `rank` dimensions in all, by `scheme`
+/// with its groups along `reductionAxis`.
+QuantizedAttr getStackEncoding(mlir::MLIRContext *context, const Scheme &scheme,
+                               unsigned rank, unsigned reductionAxis);
+
+/// Whether an encoding of more than two dimensions is that of a stack whose
+/// matrices have scales of their own.
+bool isStackEncoding(QuantizedAttr encoding);
+
+/// The scheme that an encoding of a matrix, stack or filter stands for.
 Scheme getScheme(QuantizedAttr encoding);
 
 /// The storage of Numerics as an attribute, and back.
