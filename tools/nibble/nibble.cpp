@@ -457,8 +457,9 @@ static void addKernels(CLI::App &app, int &exitCode) {
                    "The GPU: nvidia-sm80, ..., nvidia-sm90a")
       ->capture_default_str();
   verb->add_option("--scheme", command->scheme,
-                   "How the weight is stored: w4g<32, 64 or a multiple of 128> "
-                   "or w4c, with s behind it if symmetric")
+                   "How the weight is stored: w4, w8 (with s at the end if "
+                   "symmetric), nf4, fp4, f8E4M3FN, f8E5M2 or f4E2M1FN, and c "
+                   "or g<32, 64 or a multiple of 128>")
       ->capture_default_str();
   verb->add_flag("--bias", command->bias, "Add a bias");
   verb->add_option("--tile", command->tiles,

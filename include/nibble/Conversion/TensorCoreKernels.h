@@ -4,7 +4,7 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Y [M, N] = X [M, K] · W [K, N] + bias [N], where W has 4-bit codes packed as
+// Y [M, N] = X [M, K] · W [K, N] + bias [N], where W has codes packed as
 // FragmentPacking.h says, everything else is f16 and sums are f32. A kernel is
 // made for a format of the weight and a tile; sizes are arguments.
 //
@@ -23,12 +23,20 @@
 
 namespace nibble {
 
-/// How the codes of a weight become real numbers: (code - zero) · scale.
+/// How the codes of a weight become real numbers: what its storage says, less
+/// the zero point of the group, times the group's scale. Numbers of code books
+/// and 4-bit floats are rounded to f16; the others are exact.
 struct FragmentWeight {
+  /// As FragmentFormat has it. Unsigned integers have zero points.
+  StorageFormat storage = StorageFormat::getSigned(4);
   /// Inputs of a group: 32, 64, a multiple of 128, or 0 for all of K.
   int64_t group = 128;
-  /// False: the zero point of every group is 8.
-  bool hasZeros = false;
+
+  bool hasZeros() const { return storage.kind == StorageKind::Unsigned; }
+  /// Loads of 16 bytes that a lane needs for a chunk, and words for a step.
+  int64_t loadsPerChunk() const { return storage.bits / 4; }
+  /// "w4g128z", "nf4g64", "f8E4M3FNc".
+  std::string getName() const;
 };
 
 /// The format of weights in `scheme`, or an error that says what has no kernel.
@@ -86,7 +94,7 @@ struct FragmentMatmul {
   /// share of each of the splits · warpsAlongK warps.
   int64_t chunksPerWarp(int64_t K, int64_t splits) const;
 
-  /// "w4g128z_n16m8_k8s4": what kernels are told apart by.
+  /// "w4g128z_n32x1_m8_k8_s4": what kernels are told apart by.
   std::string getName() const;
 };
 

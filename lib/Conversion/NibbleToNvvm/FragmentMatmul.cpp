@@ -1,4 +1,4 @@
-//===- FragmentMatmul.cpp - 4-bit weights on tensor cores -----------------===//
+//===- FragmentMatmul.cpp - Packed weights on tensor cores ----------------===//
 //
 // Part of the Nibble project.
 //
@@ -20,6 +20,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "DeviceBuilder.h"
+#include "FragmentCodes.h"
 
 #include "nibble/Conversion/TensorCoreKernels.h"
 #include "nibble/Numerics/FragmentPacking.h"
@@ -52,11 +53,15 @@ int64_t FragmentMatmul::chunksPerWarp(int64_t K, int64_t splits) const {
   return unit * llvm::divideCeil(K, unit * kChunk * splits * tile.warpsAlongK);
 }
 
+std::string FragmentWeight::getName() const {
+  std::string name = storage.isInteger() ? "w" + std::to_string(storage.bits)
+                                         : printStorage(storage);
+  name += group == 0 ? "c" : "g" + std::to_string(group);
+  return hasZeros() ? name + "z" : name;
+}
+
 std::string FragmentMatmul::getName() const {
-  std::string name = "w4";
-  name += weight.group == 0 ? "c" : "g" + std::to_string(weight.group);
-  if (weight.hasZeros)
-    name += "z";
+  std::string name = weight.getName();
   if (hasBias)
     name += "_bias";
   auto add = [&](const char *word, int64_t value) {
@@ -74,13 +79,11 @@ std::string FragmentMatmul::getName() const {
 
 namespace {
 
-/// The fragments of a tile of outputs for 64 inputs, as stored: four words.
-using PackedTile = Value;
-
 /// What turns the codes of a lane's two outputs into numbers.
 struct GroupParameters {
-  Value scales;    // 2 × f16
-  Value biases[2]; // 2 × f16 each
+  Value scales; // 2 × f16
+  /// 2 × f16 for each output, of integers.
+  Values biases;
 };
 
 class Generator {
@@ -105,13 +108,14 @@ private:
 
   // Loads.
   void copyRows(Value chunk, int64_t slot);
-  PackedTile loadCodes(int64_t output, Value chunk);
+  Value loadCodes(int64_t output, Value chunk, int64_t part);
   Value loadParameters(int64_t output, Value chunk, int64_t part);
   GroupParameters unpackParameters(Value loaded);
 
   // The product.
   void synchronize();
-  Values unpackWeights(Value word, const GroupParameters &parameters);
+  Values unpackWeights(ValueRange packed, int64_t output, int64_t step,
+                       const GroupParameters &parameters);
   void multiplyHalf(ValueRange packed, ArrayRef<GroupParameters> parameters,
                     int64_t slot, int64_t half, MutableArrayRef<Value> sums);
   void multiplyChunk(ValueRange packed, ValueRange loaded, int64_t slot,
@@ -136,18 +140,28 @@ private:
   int64_t halvesPerScale() const {
     return std::min<int64_t>(kernel.weight.group, 2 * kChunk) / 32;
   }
+  int64_t loadsPerChunk() const { return kernel.weight.loadsPerChunk(); }
   int64_t scalesPerChunk() const { return halvesPerScale() == 1 ? 2 : 1; }
   int64_t chunksPerScale() const { return halvesPerScale() == 4 ? 2 : 1; }
-  /// Chunks whose codes are loaded ahead: fewer where sums, or the parameters
-  /// of small groups, take the registers.
+  /// Whether unpacking takes registers: for parameters of small groups, or for
+  /// the tables of a code book.
+  bool isCostlyToUnpack() const {
+    const StorageFormat &storage = kernel.weight.storage;
+    return scalesPerChunk() == 2 || (storage.bits == 4 && !storage.isInteger());
+  }
+  /// Chunks whose codes are loaded ahead, a divisor of the stages: fewer where
+  /// sums or unpacking take the registers, or where codes have 8 bits.
   int64_t codesAhead() const {
-    int64_t sumTiles = tile.outputTiles * tile.rowTiles;
-    bool hasManySums = tile.asWarpgroups || tile.rowTiles >= 8 ||
-                       (scalesPerChunk() == 2 && sumTiles >= 4);
-    if (hasManySums)
-      return 2;
-    return scalesPerChunk() == 2 ? std::min<int64_t>(tile.stages, 4)
-                                 : tile.stages;
+    int64_t sumTiles = tile.outputTiles * tile.rowTiles, most = tile.stages;
+    if (tile.asWarpgroups || tile.rowTiles >= 8 ||
+        (isCostlyToUnpack() && sumTiles >= 4))
+      most = 2;
+    else if (isCostlyToUnpack())
+      most = 4;
+    int64_t ahead = std::max(most / loadsPerChunk(), chunksPerScale());
+    while (tile.stages % ahead != 0 || ahead % chunksPerScale() != 0)
+      --ahead;
+    return ahead;
   }
   /// Slots of the ring that are not filled ahead: the one in use, and the one
   /// before where products may still be reading it.
@@ -157,7 +171,9 @@ private:
   int64_t tileStride() const { return tile.asWarpgroups ? 4 : 1; }
   /// Whether the sums of a group have accumulators of their own.
   bool hasGroupSums() const {
-    int64_t most = scalesPerChunk() == 2 ? 2 : 8;
+    // A thread has 128 registers in blocks of 512.
+    bool isTight = loadsPerChunk() == 2 && tile.threads() > 256;
+    int64_t most = isCostlyToUnpack() || isTight ? 2 : 8;
     return kernel.weight.group != 0 && !tile.asWarpgroups &&
            tile.outputTiles * tile.rowTiles <= most;
   }
@@ -236,10 +252,11 @@ void Generator::findShare() {
   for (int64_t output = 0; output < tile.outputTiles; ++output) {
     Value index =
         device.min(device.add(first, output * tileStride()), lastTile);
-    Value firstWord = device.mul(device.mul(index, chunks), 32);
+    Value firstLoad =
+        device.mul(device.mul(index, chunks), 32 * loadsPerChunk());
     codesOfTile.push_back(device.at(codes, device.vector(4, device.i32()),
-                                    device.add(firstWord, lane)));
-    int64_t numbers = kernel.weight.hasZeros ? 4 : 2;
+                                    device.add(firstLoad, lane)));
+    int64_t numbers = kernel.weight.hasZeros() ? 4 : 2;
     Value firstPair = device.mul(device.mul(index, groups), 8);
     parametersOfTile.push_back(device.at(scales,
                                          device.vector(numbers, device.f16()),
@@ -317,15 +334,17 @@ void Generator::copyRows(Value chunk, int64_t slot) {
   device.commitCopies();
 }
 
-/// Beyond the end of this warp's part, where rows are 0, nothing is read.
-PackedTile Generator::loadCodes(int64_t output, Value chunk) {
+/// Four words. Beyond the end of this warp's part, where rows are 0, nothing is
+/// read.
+Value Generator::loadCodes(int64_t output, Value chunk, int64_t part) {
   auto type = device.vector(4, device.i32());
-  Value address = device.at(codesOfTile[output], type, device.mul(chunk, 32));
+  Value load = device.add(device.mul(chunk, 32 * loadsPerChunk()), 32 * part);
+  Value address = device.at(codesOfTile[output], type, load);
   return device.loadConstantIf(device.less(chunk, end), type, address, 16);
 }
 
 Value Generator::loadParameters(int64_t output, Value chunk, int64_t part) {
-  int64_t numbers = kernel.weight.hasZeros ? 4 : 2;
+  int64_t numbers = kernel.weight.hasZeros() ? 4 : 2;
   auto type = device.vector(numbers, device.f16());
   Value group = device.integer(0);
   if (kernel.weight.group != 0)
@@ -338,14 +357,15 @@ Value Generator::loadParameters(int64_t output, Value chunk, int64_t part) {
 }
 
 GroupParameters Generator::unpackParameters(Value loaded) {
+  const FragmentWeight &weight = kernel.weight;
   GroupParameters parameters;
   parameters.scales =
       device.fromLanes({device.lane(loaded, 0), device.lane(loaded, 1)});
-  for (int64_t i = 0; i < 2; ++i)
-    parameters.biases[i] = kernel.weight.hasZeros
-                               ? device.splat(device.lane(loaded, 2 + i), 2)
-                               : device.number(device.vector(2, device.f16()),
-                                               i == 0 ? -1032.0 : -72.0);
+  for (int64_t i = 0; i < 2 && weight.storage.isInteger(); ++i)
+    parameters.biases.push_back(
+        weight.hasZeros() ? device.splat(device.lane(loaded, 2 + i), 2)
+                          : device.number(device.vector(2, device.f16()),
+                                          getSignedBias(weight.storage, i)));
   return parameters;
 }
 
@@ -365,22 +385,20 @@ void Generator::synchronize() {
     device.barrier(device.add(warpAlongK, 1), 32 * tile.warpsAlongN);
 }
 
-/// The registers of A: outputs g, g + 8, g and g + 8.
-Values Generator::unpackWeights(Value word, const GroupParameters &parameters) {
-  auto halves = device.vector(2, device.f16());
-  constexpr int64_t low = 0x000f000f, high = 0x00f000f0, magic = 0x64006400;
-  Value sixteenth = device.number(halves, 1.0 / 16);
-  Values registers;
-  for (int64_t pair = 0; pair < 2; ++pair) {
-    Value bits = pair == 0 ? word : device.shiftRight(word, 8);
-    auto toNumber = [&](int64_t mask) {
-      return device.bitcast(device.bitOr(device.bitAnd(bits, mask), magic),
-                            halves);
-    };
-    registers.push_back(device.fadd(toNumber(low), parameters.biases[0]));
-    registers.push_back(
-        device.fma(toNumber(high), sixteenth, parameters.biases[1]));
+/// The registers of A: outputs g, g + 8, g and g + 8. `packed` is a chunk of
+/// all tiles.
+Values Generator::unpackWeights(ValueRange packed, int64_t output, int64_t step,
+                                const GroupParameters &parameters) {
+  constexpr int64_t wordsPerLoad = 4;
+  int64_t wordsPerStep = loadsPerChunk();
+  Values words;
+  for (int64_t i = 0; i < wordsPerStep; ++i) {
+    int64_t word = step * wordsPerStep + i;
+    Value load = packed[output * loadsPerChunk() + word / wordsPerLoad];
+    words.push_back(device.lane(load, word % wordsPerLoad));
   }
+  Values registers =
+      unpackCodes(device, kernel.weight.storage, words, parameters.biases);
   if (scalesWeights())
     for (auto [i, value] : llvm::enumerate(registers))
       value = device.fmul(
@@ -397,10 +415,9 @@ void Generator::multiplyHalf(ValueRange packed,
   for (int64_t output = 0; output < tile.outputTiles; ++output) {
     weights.emplace_back();
     for (int64_t step = 0; step < steps; ++step)
-      llvm::append_range(
-          weights.back(),
-          unpackWeights(device.lane(packed[output], steps * half + step),
-                        parameters[output]));
+      llvm::append_range(weights.back(),
+                         unpackWeights(packed, output, steps * half + step,
+                                       parameters[output]));
   }
   for (int64_t row = 0; row < tile.rowTiles; ++row) {
     int64_t offset = (slot * tile.rows() + row * kRows) * kRowBytes;
@@ -470,8 +487,7 @@ void Generator::multiplyChunkAsync(ValueRange packed, ValueRange loaded,
       int64_t part = step * scalesPerChunk() / steps;
       GroupParameters parameters =
           unpackParameters(loaded[output * scalesPerChunk() + part]);
-      weights.push_back(
-          unpackWeights(device.lane(packed[output], step), parameters));
+      weights.push_back(unpackWeights(packed, output, step, parameters));
     }
     Value rows = device.moveDescriptor(
         rowDescriptor, slot * tile.rows() * kRowBytes + step * 32);
@@ -496,11 +512,11 @@ Values Generator::multiplyShare() {
   int64_t stages = tile.stages, outputs = tile.outputTiles;
   int64_t ahead = codesAhead(), rowsAhead = stages - rowSlack();
   int64_t period = chunksPerScale(), parts = scalesPerChunk();
-  int64_t firstParameter = ahead * outputs;
+  int64_t loads = loadsPerChunk(), firstParameter = ahead * outputs * loads;
   int64_t firstSum =
       firstParameter + (loadsParameters ? ahead / period * outputs * parts : 0);
   auto codesAt = [&](MutableArrayRef<Value> state, int64_t stage) {
-    return state.slice(stage % ahead * outputs, outputs);
+    return state.slice(stage % ahead * outputs * loads, outputs * loads);
   };
   auto parametersAt = [&](MutableArrayRef<Value> state, int64_t stage) {
     return state.slice(firstParameter +
@@ -508,8 +524,8 @@ Values Generator::multiplyShare() {
                        outputs * parts);
   };
   auto load = [&](MutableArrayRef<Value> state, int64_t stage, Value chunk) {
-    for (auto [output, codes] : llvm::enumerate(codesAt(state, stage)))
-      codes = loadCodes(output, chunk);
+    for (auto [i, codes] : llvm::enumerate(codesAt(state, stage)))
+      codes = loadCodes(i / loads, chunk, i % loads);
     // Parameters are needed until the last chunk of their period.
     if (!loadsParameters || stage % period != period - 1)
       return;

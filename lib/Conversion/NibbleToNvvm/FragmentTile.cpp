@@ -15,11 +15,26 @@ static Error makeError(const llvm::Twine &message) {
   return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
 }
 
+static bool hasKernel(const StorageFormat &storage) {
+  switch (storage.kind) {
+  case StorageKind::Signed:
+  case StorageKind::Unsigned:
+    return storage.bits == 4 || storage.bits == 8;
+  case StorageKind::Float:
+    return true;
+  case StorageKind::CodeBook:
+    return storage.bits == 4;
+  }
+  return false;
+}
+
 Expected<FragmentWeight> nibble::getFragmentWeight(const Scheme &scheme) {
-  if (!scheme.storage.isInteger() || scheme.storage.bits != 4)
-    return makeError("there are kernels for 4-bit integer codes only");
+  if (!hasKernel(scheme.storage))
+    return makeError("there are kernels for integers of 4 and 8 bits, 4-bit "
+                     "code books and floats only, not for " +
+                     printStorage(scheme.storage));
   FragmentWeight weight;
-  weight.hasZeros = !scheme.symmetric;
+  weight.storage = scheme.storage;
   switch (scheme.granularity) {
   case Granularity::Tensor:
     return makeError("there are kernels for scales of groups (g) and of "
