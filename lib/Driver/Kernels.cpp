@@ -111,18 +111,20 @@ static Expected<llvm::json::Object> writeKernel(MLIRContext &context,
   std::string file = name + (asLlvm ? ".ll" : ".ptx");
   if (Error error = writeFile(command.output, file, *code))
     return error;
-  return llvm::json::Object{{"name", name},
-                            {"file", file},
-                            {"storage", printStorage(kernel.weight.storage)},
-                            {"group", kernel.weight.group},
-                            {"has_zeros", kernel.weight.hasZeros()},
-                            {"has_bias", kernel.hasBias},
-                            {"overlaps", kernel.overlaps},
-                            {"outputs", tile.outputs()},
-                            {"rows", tile.rows()},
-                            {"warps_along_k", tile.warpsAlongK},
-                            {"threads", tile.threads()},
-                            {"shared_bytes", tile.sharedBytes()}};
+  return llvm::json::Object{
+      {"name", name},
+      {"file", file},
+      {"storage", printStorage(kernel.weight.storage)},
+      {"group", kernel.weight.group},
+      {"has_zeros", kernel.weight.hasZeros()},
+      {"has_bias", kernel.epilogue.hasBias},
+      {"activation", getActivationName(kernel.epilogue.activation)},
+      {"overlaps", kernel.overlaps},
+      {"outputs", tile.outputs()},
+      {"rows", tile.rows()},
+      {"warps_along_k", tile.warpsAlongK},
+      {"threads", tile.threads()},
+      {"shared_bytes", tile.sharedBytes()}};
 }
 
 static Error writeKernels(const KernelsCommand &command) {
@@ -133,6 +135,10 @@ static Error writeKernels(const KernelsCommand &command) {
   auto weight = getWeight(command.scheme);
   if (!weight)
     return weight.takeError();
+  auto activation = parseActivation(command.activation);
+  if (!activation)
+    return makeError("unknown activation '" + command.activation +
+                     "'; there are none, relu, gelu and silu");
   std::vector<FragmentTile> tiles;
   for (const std::string &text : command.tiles) {
     auto tile = parseTile(text);
@@ -155,7 +161,7 @@ static Error writeKernels(const KernelsCommand &command) {
     FragmentMatmul kernel;
     kernel.weight = *weight;
     kernel.tile = tile;
-    kernel.hasBias = command.bias;
+    kernel.epilogue = {command.bias, *activation};
     kernel.overlaps = row->canOverlap;
     auto entry = writeKernel(context, kernel, *row, command);
     if (!entry)

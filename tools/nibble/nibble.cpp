@@ -462,6 +462,9 @@ static void addKernels(CLI::App &app, int &exitCode) {
                    "or g<32, 64 or a multiple of 128>")
       ->capture_default_str();
   verb->add_flag("--bias", command->bias, "Add a bias");
+  verb->add_option("--activation", command->activation,
+                   "What is done to the result: none, relu, gelu or silu")
+      ->capture_default_str();
   verb->add_option("--tile", command->tiles,
                    "What a block computes, as in a kernel's name, may be "
                    "repeated (default: all tiles that Nibble uses)");

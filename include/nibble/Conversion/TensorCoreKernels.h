@@ -4,9 +4,10 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Y [M, N] = X [M, K] · W [K, N] + bias [N], where W has codes packed as
-// FragmentPacking.h says, everything else is f16 and sums are f32. A kernel is
-// made for a format of the weight and a tile; sizes are arguments.
+// Y [M, N] = f(X [M, K] · W [K, N] + bias [N]), where W has codes packed as
+// FragmentPacking.h says, everything else is f16, and sums and f are f32. A
+// kernel is made for a format of the weight, a tile and an epilogue; sizes are
+// arguments.
 //
 //===----------------------------------------------------------------------===//
 
@@ -18,6 +19,7 @@
 #include "mlir/IR/BuiltinOps.h"
 #include "llvm/Support/Error.h"
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -67,6 +69,20 @@ llvm::Error verifyFragmentTile(const FragmentTile &tile);
 /// The tiles that are worth launching, for few rows of X and for many.
 std::vector<FragmentTile> getFragmentTiles(bool withWarpgroups);
 
+/// ONNX's functions of that name; Gelu is the exact one, by erf.
+enum class Activation : uint8_t { None, Relu, Gelu, Silu };
+
+/// "none", "relu", "gelu", "silu".
+llvm::StringRef getActivationName(Activation activation);
+std::optional<Activation> parseActivation(llvm::StringRef name);
+
+/// What becomes of the sums before they are rounded: first a bias, then an
+/// activation.
+struct FragmentEpilogue {
+  bool hasBias = false;
+  Activation activation = Activation::None;
+};
+
 /// A product on tensor cores, by mma.sync on sm_80 and newer or by wgmma on
 /// sm_90a. The arguments:
 ///
@@ -85,7 +101,7 @@ std::vector<FragmentTile> getFragmentTiles(bool withWarpgroups);
 struct FragmentMatmul {
   FragmentWeight weight;
   FragmentTile tile;
-  bool hasBias = false;
+  FragmentEpilogue epilogue;
   /// Load weights while the kernel before still runs (sm_90 and newer, and only
   /// if launched with programmatic stream serialization).
   bool overlaps = false;

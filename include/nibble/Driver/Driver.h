@@ -242,6 +242,8 @@ struct KernelsCommand {
   std::string scheme = "w4g128s";
   /// Add a bias.
   bool bias = false;
+  /// What is done to the result: "none", "relu", "gelu", "silu".
+  std::string activation = "none";
   /// "n32x1_m8_k8_s4" (see FragmentTile); empty: the ones that Nibble takes.
   std::vector<std::string> tiles;
   /// "ptx", or "llvm" for the LLVM IR that PTX is made of.

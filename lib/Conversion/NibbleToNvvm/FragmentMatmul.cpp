@@ -19,26 +19,12 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "DeviceBuilder.h"
-#include "FragmentCodes.h"
+#include "FragmentMatmul.h"
 
-#include "nibble/Conversion/TensorCoreKernels.h"
-#include "nibble/Numerics/FragmentPacking.h"
+#include "FragmentCodes.h"
 
 using namespace mlir;
 using namespace nibble;
-
-static constexpr int64_t kChunk = FragmentFormat::kChunk;
-static constexpr int64_t kTile = FragmentFormat::kTile;
-/// Rows of X that an mma takes.
-static constexpr int64_t kRows = 8;
-/// Bytes of a row's chunk in shared memory, and pieces of 16 bytes in it.
-static constexpr int64_t kRowBytes = 2 * kChunk, kPieces = kRowBytes / 16;
-/// Accumulators of an mma in a lane.
-static constexpr int64_t kAccumulators = 4;
-/// Floats between the rows of sums in shared memory, beyond the outputs: the
-/// stores of a warp, 8 outputs of 4 pairs of rows, hit different banks.
-static constexpr int64_t kPitchPadding = 4;
 
 /// The ring of chunks, or the sums of one tile of rows if they take more.
 int64_t FragmentTile::sharedBytes() const {
@@ -62,8 +48,10 @@ std::string FragmentWeight::getName() const {
 
 std::string FragmentMatmul::getName() const {
   std::string name = weight.getName();
-  if (hasBias)
+  if (epilogue.hasBias)
     name += "_bias";
+  if (epilogue.activation != Activation::None)
+    name += "_" + getActivationName(epilogue.activation).str();
   auto add = [&](const char *word, int64_t value) {
     name += word + std::to_string(value);
   };
@@ -77,147 +65,11 @@ std::string FragmentMatmul::getName() const {
   return name;
 }
 
-namespace {
-
-/// What turns the codes of a lane's two outputs into numbers.
-struct GroupParameters {
-  Value scales; // 2 × f16
-  /// 2 × f16 for each output, of integers.
-  Values biases;
-};
-
-class Generator {
-public:
-  Generator(DeviceBuilder &device, const FragmentMatmul &kernel,
-            ValueRange arguments, Value shared)
-      : device(device), kernel(kernel), tile(kernel.tile), x(arguments[0]),
-        codes(arguments[1]), scales(arguments[2]), bias(arguments[3]),
-        y(arguments[4]), partials(arguments[5]), counters(arguments[6]),
-        M(arguments[7]), N(arguments[8]), K(arguments[9]),
-        xStride(arguments[10]), yStride(arguments[11]),
-        chunksPerWarp(arguments[12]), shared(shared) {}
-
-  void build();
-
-private:
-  // Places.
-  void findPlace();
-  void findShare();
-  void prepareCopies();
-  void prepareFragments();
-
-  // Loads.
-  void copyRows(Value chunk, int64_t slot);
-  Value loadCodes(int64_t output, Value chunk, int64_t part);
-  Value loadParameters(int64_t output, Value chunk, int64_t part);
-  GroupParameters unpackParameters(Value loaded);
-
-  // The product.
-  void synchronize();
-  Values unpackWeights(ValueRange packed, int64_t output, int64_t step,
-                       const GroupParameters &parameters);
-  void multiplyHalf(ValueRange packed, ArrayRef<GroupParameters> parameters,
-                    int64_t slot, int64_t half, MutableArrayRef<Value> sums);
-  void multiplyChunk(ValueRange packed, ValueRange loaded, int64_t slot,
-                     MutableArrayRef<Value> sums,
-                     MutableArrayRef<Value> groupSums);
-  void addScaled(MutableArrayRef<Value> sums, ArrayRef<Value> groupSums,
-                 ArrayRef<GroupParameters> parameters);
-  void multiplyChunkAsync(ValueRange packed, ValueRange loaded, int64_t slot,
-                          MutableArrayRef<Value> sums);
-  Values multiplyShare();
-
-  // The result.
-  void storeSums(ArrayRef<Value> sums, int64_t firstRowTile, int64_t rowTiles);
-  void reduce(int64_t firstRowTile, int64_t rowTiles);
-  void forEachResult(int64_t rowTiles,
-                     llvm::function_ref<void(Value row, Value output)> body);
-  void storeResult(Value sum, Value row, Value column);
-  Value partialAt(Value split, Value row, Value column);
-  void reduceSplits();
-
-  /// Half chunks, of 32 inputs, after which sums are scaled: 1, 2 or 4.
-  int64_t halvesPerScale() const {
-    return std::min<int64_t>(kernel.weight.group, 2 * kChunk) / 32;
-  }
-  int64_t loadsPerChunk() const { return kernel.weight.loadsPerChunk(); }
-  int64_t scalesPerChunk() const { return halvesPerScale() == 1 ? 2 : 1; }
-  int64_t chunksPerScale() const { return halvesPerScale() == 4 ? 2 : 1; }
-  /// Whether unpacking takes registers: for parameters of small groups, or for
-  /// the tables of a code book.
-  bool isCostlyToUnpack() const {
-    const StorageFormat &storage = kernel.weight.storage;
-    return scalesPerChunk() == 2 || (storage.bits == 4 && !storage.isInteger());
-  }
-  /// Chunks whose codes are loaded ahead, a divisor of the stages: fewer where
-  /// sums or unpacking take the registers, or where codes have 8 bits.
-  int64_t codesAhead() const {
-    int64_t sumTiles = tile.outputTiles * tile.rowTiles, most = tile.stages;
-    if (tile.asWarpgroups || tile.rowTiles >= 8 ||
-        (isCostlyToUnpack() && sumTiles >= 4))
-      most = 2;
-    else if (isCostlyToUnpack())
-      most = 4;
-    int64_t ahead = std::max(most / loadsPerChunk(), chunksPerScale());
-    while (tile.stages % ahead != 0 || ahead % chunksPerScale() != 0)
-      --ahead;
-    return ahead;
-  }
-  /// Slots of the ring that are not filled ahead: the one in use, and the one
-  /// before where products may still be reading it.
-  int64_t rowSlack() const { return tile.asWarpgroups ? 2 : 1; }
-  /// From one tile of outputs of a warp to the next: a product of a warpgroup
-  /// has four tiles, one of each warp.
-  int64_t tileStride() const { return tile.asWarpgroups ? 4 : 1; }
-  /// Whether the sums of a group have accumulators of their own.
-  bool hasGroupSums() const {
-    // A thread has 128 registers in blocks of 512.
-    bool isTight = loadsPerChunk() == 2 && tile.threads() > 256;
-    int64_t most = isCostlyToUnpack() || isTight ? 2 : 8;
-    return kernel.weight.group != 0 && !tile.asWarpgroups &&
-           tile.outputTiles * tile.rowTiles <= most;
-  }
-  bool scalesWeights() const {
-    return kernel.weight.group != 0 && !hasGroupSums();
-  }
-  int64_t numSums() const {
-    return tile.outputTiles * tile.rowTiles * kAccumulators;
-  }
-  int64_t sumIndex(int64_t output, int64_t row) const {
-    return (output * tile.rowTiles + row) * kAccumulators;
-  }
-  int64_t pitch() const { return tile.outputs() + kPitchPadding; }
-  /// Tiles of rows whose sums fit in shared memory at a time.
-  int64_t rowTilesPerPass() const;
-
-  DeviceBuilder &device;
-  const FragmentMatmul &kernel;
-  const FragmentTile &tile;
-  Value x, codes, scales, bias, y, partials, counters;
-  Value M, N, K, xStride, yStride, chunksPerWarp, shared;
-
-  Value thread, lane, outputInTile, quadLane, warpAlongN, warpAlongK;
-  Value split, firstRow, firstColumn, firstTileInBlock, groups, chunks, begin,
-      end;
-  SmallVector<Value> codesOfTile, parametersOfTile;
-  /// Of each piece that this thread copies of a chunk.
-  struct Copy {
-    Value source, bytes, target, isMine;
-  };
-  SmallVector<Copy> copies;
-  /// Where this lane's row of the first and the second four matrices is.
-  Value matrices[2];
-  /// Where the rows are, for warpgroups.
-  Value rowDescriptor;
-};
-
-} // namespace
-
 //===----------------------------------------------------------------------===//
 // Places
 //===----------------------------------------------------------------------===//
 
-void Generator::findPlace() {
+void FragmentGenerator::findPlace() {
   thread = device.threadIndex();
   lane = device.remainder(thread, 32);
   outputInTile = device.divide(lane, 4);
@@ -236,7 +88,7 @@ void Generator::findPlace() {
 }
 
 /// The chunks that this warp multiplies, and where its outputs' weights are.
-void Generator::findShare() {
+void FragmentGenerator::findShare() {
   int64_t unit = kernel.weight.group == 0 ? 2 : chunksPerScale();
   chunks = device.mul(device.divideUp(K, unit * kChunk), unit);
   Value share = device.add(device.mul(split, tile.warpsAlongK), warpAlongK);
@@ -266,7 +118,7 @@ void Generator::findShare() {
 
 /// Piece p of row r lies at p xor r, so that the eight rows of a matrix are in
 /// different banks.
-void Generator::prepareCopies() {
+void FragmentGenerator::prepareCopies() {
   int64_t threads = 32 * tile.warpsAlongN;
   int64_t pieces = tile.rows() * kPieces;
   Value groupThread = device.add(device.mul(warpAlongN, 32), lane);
@@ -293,7 +145,7 @@ void Generator::prepareCopies() {
   }
 }
 
-void Generator::prepareFragments() {
+void FragmentGenerator::prepareFragments() {
   if (tile.asWarpgroups) {
     rowDescriptor = device.describeRows(shared);
     return;
@@ -314,7 +166,7 @@ void Generator::prepareFragments() {
 //===----------------------------------------------------------------------===//
 
 /// Rows and inputs that are not there, or not of this warp's part, become 0.
-void Generator::copyRows(Value chunk, int64_t slot) {
+void FragmentGenerator::copyRows(Value chunk, int64_t slot) {
   Value slotOffset = device.integer(slot * tile.rows() * kRowBytes);
   for (Copy &copy : copies) {
     auto start = [&] {
@@ -336,14 +188,15 @@ void Generator::copyRows(Value chunk, int64_t slot) {
 
 /// Four words. Beyond the end of this warp's part, where rows are 0, nothing is
 /// read.
-Value Generator::loadCodes(int64_t output, Value chunk, int64_t part) {
+Value FragmentGenerator::loadCodes(int64_t output, Value chunk, int64_t part) {
   auto type = device.vector(4, device.i32());
   Value load = device.add(device.mul(chunk, 32 * loadsPerChunk()), 32 * part);
   Value address = device.at(codesOfTile[output], type, load);
   return device.loadConstantIf(device.less(chunk, end), type, address, 16);
 }
 
-Value Generator::loadParameters(int64_t output, Value chunk, int64_t part) {
+Value FragmentGenerator::loadParameters(int64_t output, Value chunk,
+                                        int64_t part) {
   int64_t numbers = kernel.weight.hasZeros() ? 4 : 2;
   auto type = device.vector(numbers, device.f16());
   Value group = device.integer(0);
@@ -356,7 +209,7 @@ Value Generator::loadParameters(int64_t output, Value chunk, int64_t part) {
                                2 * numbers);
 }
 
-GroupParameters Generator::unpackParameters(Value loaded) {
+GroupParameters FragmentGenerator::unpackParameters(Value loaded) {
   const FragmentWeight &weight = kernel.weight;
   GroupParameters parameters;
   parameters.scales =
@@ -374,7 +227,7 @@ GroupParameters Generator::unpackParameters(Value loaded) {
 //===----------------------------------------------------------------------===//
 
 /// The warps that share a ring of chunks.
-void Generator::synchronize() {
+void FragmentGenerator::synchronize() {
   if (tile.asWarpgroups)
     device.fenceSharedForAsync();
   if (tile.warpsAlongN == 1)
@@ -387,8 +240,9 @@ void Generator::synchronize() {
 
 /// The registers of A: outputs g, g + 8, g and g + 8. `packed` is a chunk of
 /// all tiles.
-Values Generator::unpackWeights(ValueRange packed, int64_t output, int64_t step,
-                                const GroupParameters &parameters) {
+Values FragmentGenerator::unpackWeights(ValueRange packed, int64_t output,
+                                        int64_t step,
+                                        const GroupParameters &parameters) {
   constexpr int64_t wordsPerLoad = 4;
   int64_t wordsPerStep = loadsPerChunk();
   Values words;
@@ -407,9 +261,10 @@ Values Generator::unpackWeights(ValueRange packed, int64_t output, int64_t step,
 }
 
 /// Adds the products of 32 inputs to `sums`.
-void Generator::multiplyHalf(ValueRange packed,
-                             ArrayRef<GroupParameters> parameters, int64_t slot,
-                             int64_t half, MutableArrayRef<Value> sums) {
+void FragmentGenerator::multiplyHalf(ValueRange packed,
+                                     ArrayRef<GroupParameters> parameters,
+                                     int64_t slot, int64_t half,
+                                     MutableArrayRef<Value> sums) {
   constexpr int64_t steps = 2, registers = 4;
   SmallVector<Values> weights;
   for (int64_t output = 0; output < tile.outputTiles; ++output) {
@@ -435,9 +290,9 @@ void Generator::multiplyHalf(ValueRange packed,
 }
 
 /// sums += groupSums · scale.
-void Generator::addScaled(MutableArrayRef<Value> sums,
-                          ArrayRef<Value> groupSums,
-                          ArrayRef<GroupParameters> parameters) {
+void FragmentGenerator::addScaled(MutableArrayRef<Value> sums,
+                                  ArrayRef<Value> groupSums,
+                                  ArrayRef<GroupParameters> parameters) {
   for (int64_t output = 0; output < tile.outputTiles; ++output) {
     Value scales[2];
     for (int64_t i = 0; i < 2; ++i)
@@ -454,9 +309,9 @@ void Generator::addScaled(MutableArrayRef<Value> sums,
 /// Adds the products of a chunk to `sums`, by way of `groupSums` if the sums of
 /// a group have accumulators of their own. `loaded` has the parameters of each
 /// tile, or of each tile and half.
-void Generator::multiplyChunk(ValueRange packed, ValueRange loaded,
-                              int64_t slot, MutableArrayRef<Value> sums,
-                              MutableArrayRef<Value> groupSums) {
+void FragmentGenerator::multiplyChunk(ValueRange packed, ValueRange loaded,
+                                      int64_t slot, MutableArrayRef<Value> sums,
+                                      MutableArrayRef<Value> groupSums) {
   for (int64_t half = 0; half < 2; ++half) {
     SmallVector<GroupParameters> parameters;
     for (int64_t output = 0; output < tile.outputTiles; ++output)
@@ -477,8 +332,9 @@ void Generator::multiplyChunk(ValueRange packed, ValueRange loaded,
 
 /// Adds the products of a chunk to `sums`, which may be under way until
 /// waitForProducts.
-void Generator::multiplyChunkAsync(ValueRange packed, ValueRange loaded,
-                                   int64_t slot, MutableArrayRef<Value> sums) {
+void FragmentGenerator::multiplyChunkAsync(ValueRange packed, ValueRange loaded,
+                                           int64_t slot,
+                                           MutableArrayRef<Value> sums) {
   constexpr int64_t steps = 4;
   int64_t sumsPerTile = tile.rowTiles * kAccumulators;
   for (int64_t step = 0; step < steps; ++step) {
@@ -505,7 +361,7 @@ void Generator::multiplyChunkAsync(ValueRange packed, ValueRange loaded,
 }
 
 /// The sums over this warp's chunks.
-Values Generator::multiplyShare() {
+Values FragmentGenerator::multiplyShare() {
   // A round of the loop carries the codes of the chunks ahead, of each tile,
   // their parameters, and the sums.
   bool loadsParameters = kernel.weight.group != 0;
@@ -582,142 +438,7 @@ Values Generator::multiplyShare() {
   return scaled;
 }
 
-//===----------------------------------------------------------------------===//
-// The result
-//===----------------------------------------------------------------------===//
-
-int64_t Generator::rowTilesPerPass() const {
-  int64_t bytesPerTile = tile.warpsAlongK * kRows * pitch() * 4;
-  int64_t count = std::max<int64_t>(tile.sharedBytes() / bytesPerTile, 1);
-  count = std::min(count, tile.rowTiles);
-  while (tile.rowTiles % count != 0)
-    --count;
-  return count;
-}
-
-/// Shared memory has f32 sums [warps along K, rows, pitch].
-void Generator::storeSums(ArrayRef<Value> sums, int64_t firstRowTile,
-                          int64_t rowTiles) {
-  Value firstOutput =
-      device.add(device.mul(firstTileInBlock, kTile), outputInTile);
-  Value firstRowOfWarp = device.add(device.mul(warpAlongK, rowTiles * kRows),
-                                    device.mul(quadLane, 2));
-  Value place =
-      device.at(shared, device.f32(),
-                device.add(device.mul(firstRowOfWarp, pitch()), firstOutput));
-  for (int64_t output = 0; output < tile.outputTiles; ++output)
-    for (int64_t row = 0; row < rowTiles; ++row)
-      for (int64_t i = 0; i < kAccumulators; ++i) {
-        int64_t offset = (row * kRows + i % 2) * pitch() +
-                         output * tileStride() * kTile + i / 2 * 8;
-        device.store(sums[sumIndex(output, firstRowTile + row) + i],
-                     device.at(place, device.f32(), device.integer(offset)), 4);
-      }
-}
-
-/// Calls `body` for each four neighbouring outputs of a row that are this
-/// thread's, in a block of rowTiles · 8 rows.
-void Generator::forEachResult(
-    int64_t rowTiles, llvm::function_ref<void(Value row, Value output)> body) {
-  int64_t perRow = tile.outputs() / 4, total = rowTiles * kRows * perRow;
-  for (int64_t first = 0; first < total; first += tile.threads()) {
-    Value index = device.add(thread, first);
-    auto visit = [&] {
-      body(device.divide(index, perRow),
-           device.mul(device.remainder(index, perRow), 4));
-    };
-    if (first + tile.threads() > total)
-      device.ifThen(device.less(index, device.integer(total)), visit);
-    else
-      visit();
-  }
-}
-
-void Generator::storeResult(Value sum, Value row, Value column) {
-  Value result = sum;
-  auto halves = device.vector(4, device.f16());
-  if (kernel.hasBias)
-    result = device.fadd(
-        result,
-        device.extend(device.loadConstant(
-                          halves, device.at(bias, device.f16(), column), 8),
-                      sum.getType()));
-  device.store(device.truncate(result, halves),
-               device.atRow(y, device.f16(), row, yStride, column), 8);
-}
-
-Value Generator::partialAt(Value split, Value row, Value column) {
-  Value stride = device.mul(device.divideUp(N, kTile), kTile);
-  return device.atRow(partials, device.f32(),
-                      device.add(device.mul(split, M), row), stride, column);
-}
-
-/// Adds up what the warps along K have stored, in order.
-void Generator::reduce(int64_t firstRowTile, int64_t rowTiles) {
-  auto quad = device.vector(4, device.f32());
-  Value isWhole = device.equal(device.gridSize(2), device.integer(1));
-  Value passRow = device.add(firstRow, firstRowTile * kRows);
-  forEachResult(rowTiles, [&](Value rowInPass, Value output) {
-    Value place = device.at(shared, device.f32(),
-                            device.add(device.mul(rowInPass, pitch()), output));
-    Value sum;
-    for (int64_t warp = 0; warp < tile.warpsAlongK; ++warp) {
-      int64_t offset = warp * rowTiles * kRows * pitch();
-      Value part = device.load(
-          quad, device.at(place, device.f32(), device.integer(offset)), 16);
-      sum = sum ? device.fadd(sum, part) : part;
-    }
-    Value row = device.add(passRow, rowInPass);
-    Value column = device.add(firstColumn, output);
-    device.ifThen(
-        device.both(device.less(row, M), device.less(column, N)), [&] {
-          device.ifThen(
-              isWhole, [&] { storeResult(sum, row, column); },
-              [&] { device.store(sum, partialAt(split, row, column), 16); });
-        });
-  });
-}
-
-/// The last block of a tile to arrive adds up the parts of all, in order.
-void Generator::reduceSplits() {
-  device.fence();
-  device.barrier();
-  Value isFirst = device.equal(thread, device.integer(0));
-  Value counter =
-      device.at(counters, device.i32(),
-                device.add(device.mul(device.blockIndex(1), device.gridSize(0)),
-                           device.blockIndex(0)));
-  device.ifThen(isFirst, [&] {
-    Value before = device.atomicAdd(counter, device.integer(1));
-    device.store(before, shared, 4);
-  });
-  device.barrier();
-  Value arrived = device.load(device.i32(), shared, 4);
-  Value splits = device.gridSize(2);
-  device.ifThen(device.equal(device.add(arrived, 1), splits), [&] {
-    device.fence();
-    forEachResult(tile.rowTiles, [&](Value rowInBlock, Value output) {
-      Value row = device.add(firstRow, rowInBlock);
-      Value column = device.add(firstColumn, output);
-      auto isThere = device.both(device.less(row, M), device.less(column, N));
-      device.ifThen(isThere, [&] {
-        auto quad = device.vector(4, device.f32());
-        Values sum = device.loop(
-            device.integer(0), splits, device.integer(1),
-            {device.number(quad, 0)}, [&](Value part, ValueRange values) {
-              Value loaded =
-                  device.loadUncached(quad, partialAt(part, row, column), 16);
-              return Values{device.fadd(values[0], loaded)};
-            });
-        storeResult(sum[0], row, column);
-      });
-    });
-    device.ifThen(isFirst,
-                  [&] { device.store(device.integer(0), counter, 4); });
-  });
-}
-
-void Generator::build() {
+void FragmentGenerator::build() {
   findPlace();
   findShare();
   prepareCopies();
@@ -744,6 +465,6 @@ void nibble::buildFragmentMatmul(ModuleOp module,
   arguments.append(6, builder.getI32Type());
   createKernel(module, kernel.getName(), arguments, kernel.tile.threads(),
                [&](DeviceBuilder &device, ValueRange values, Value shared) {
-                 Generator(device, kernel, values, shared).build();
+                 FragmentGenerator(device, kernel, values, shared).build();
                });
 }
