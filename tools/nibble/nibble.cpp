@@ -469,8 +469,9 @@ static void addKernels(CLI::App &app, int &exitCode) {
                    "What a block computes, as in a kernel's name, may be "
                    "repeated (default: all tiles that Nibble uses)");
   verb->add_option("--emit", command->emit,
-                   "ptx, or llvm: the LLVM IR that PTX is made of")
-      ->check(CLI::IsMember({"ptx", "llvm"}))
+                   "ptx; c: PTX, and what launches it, as C code; llvm: the "
+                   "LLVM IR that PTX is made of")
+      ->check(CLI::IsMember({"ptx", "c", "llvm"}))
       ->capture_default_str();
   verb->footer("Examples:\n"
                "  $ nibble kernels -o kernels --target nvidia-sm80");

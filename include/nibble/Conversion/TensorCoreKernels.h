@@ -66,8 +66,17 @@ struct FragmentTile {
 /// An error where no kernel has the tile.
 llvm::Error verifyFragmentTile(const FragmentTile &tile);
 
-/// The tiles that are worth launching, for few rows of X and for many.
-std::vector<FragmentTile> getFragmentTiles(bool withWarpgroups);
+/// A tile, and the most rows of X that it is launched for.
+struct SizedTile {
+  static constexpr int64_t kAnyRows = INT32_MAX;
+  int64_t maxRows = kAnyRows;
+  FragmentTile tile;
+};
+
+/// The tiles that are worth launching, for few rows of X and for many, and for
+/// which a thread has the registers.
+std::vector<SizedTile> getFragmentTiles(const FragmentWeight &weight,
+                                        bool withWarpgroups);
 
 /// ONNX's functions of that name; Gelu is the exact one, by erf.
 enum class Activation : uint8_t { None, Relu, Gelu, Silu };
@@ -114,7 +123,7 @@ struct FragmentMatmul {
   std::string getName() const;
 };
 
-/// Adds the kernel to `module` in {llvm, nvvm, arith, scf}.
+/// Adds the kernel to `module` in {llvm, nvvm, arith, math, scf}.
 void buildFragmentMatmul(mlir::ModuleOp module, const FragmentMatmul &kernel);
 
 } // namespace nibble
