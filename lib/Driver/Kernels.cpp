@@ -4,6 +4,8 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "LaunchCode.h"
+
 #include "nibble/Conversion/TensorCoreKernels.h"
 #include "nibble/Driver/Driver.h"
 #include "nibble/Numerics/Scheme.h"
@@ -83,45 +85,70 @@ static Expected<std::string> emit(std::unique_ptr<llvm::Module> module,
   return text;
 }
 
-/// Writes the kernel's code; returns its entry in the list of kernels.
-static Expected<llvm::json::Object> writeKernel(MLIRContext &context,
-                                                const FragmentMatmul &kernel,
-                                                const NvidiaRow &row,
-                                                const KernelsCommand &command) {
-  std::string name = kernel.getName();
+/// The kernel's code, as PTX or LLVM IR.
+static Expected<std::string> makeCode(MLIRContext &context,
+                                      const FragmentMatmul &kernel,
+                                      const NvidiaRow &row, bool asLlvm) {
   const FragmentTile &tile = kernel.tile;
   if (tile.asWarpgroups && !row.hasWarpgroups)
-    return makeError(
-        llvm::formatv("{0} needs nvidia-sm90a, not {1}", name, row.name));
+    return makeError(llvm::formatv("{0} needs nvidia-sm90a, not {1}",
+                                   kernel.getName(), row.name));
   if (tile.sharedBytes() > row.sharedBytes)
     return makeError(llvm::formatv("{0} takes {1} bytes of shared memory; a "
                                    "block on {2} has {3}",
-                                   name, tile.sharedBytes(), row.name,
-                                   row.sharedBytes));
+                                   kernel.getName(), tile.sharedBytes(),
+                                   row.name, row.sharedBytes));
   OwningOpRef<ModuleOp> module = ModuleOp::create(UnknownLoc::get(&context));
   buildFragmentMatmul(*module, kernel);
   llvm::LLVMContext llvmContext;
   auto device = makeDeviceModule(*module, row, llvmContext);
   if (!device)
     return device.takeError();
-  bool asLlvm = command.emit == "llvm";
-  auto code = emit(std::move(*device), row, asLlvm);
-  if (!code)
-    return code.takeError();
-  std::string file = name + (asLlvm ? ".ll" : ".ptx");
-  if (Error error = writeFile(command.output, file, *code))
-    return error;
-  return llvm::json::Object{{"name", name},
-                            {"file", file},
-                            {"group", kernel.weight.group},
-                            {"has_zeros", kernel.weight.hasZeros},
-                            {"has_bias", kernel.hasBias},
-                            {"overlaps", kernel.overlaps},
-                            {"outputs", tile.outputs()},
-                            {"rows", tile.rows()},
-                            {"warps_along_k", tile.warpsAlongK},
-                            {"threads", tile.threads()},
-                            {"shared_bytes", tile.sharedBytes()}};
+  return emit(std::move(*device), row, asLlvm);
+}
+
+/// A kernel's entry in the list of kernels.
+static llvm::json::Object describe(const LaunchedKernel &launched,
+                                   llvm::StringRef file) {
+  const FragmentMatmul &kernel = launched.kernel;
+  const FragmentTile &tile = kernel.tile;
+  return llvm::json::Object{
+      {"name", kernel.getName()},
+      {"file", file.str()},
+      {"storage", printStorage(kernel.weight.storage)},
+      {"group", kernel.weight.group},
+      {"has_zeros", kernel.weight.hasZeros()},
+      {"has_bias", kernel.epilogue.hasBias},
+      {"activation", getActivationName(kernel.epilogue.activation)},
+      {"overlaps", kernel.overlaps},
+      {"max_rows", launched.maxRows},
+      {"outputs", tile.outputs()},
+      {"rows", tile.rows()},
+      {"warps_along_k", tile.warpsAlongK},
+      {"threads", tile.threads()},
+      {"shared_bytes", tile.sharedBytes()}};
+}
+
+/// The tiles that the command asks for, each for as many rows as it has and the
+/// tallest for any; else those that are worth launching.
+static Expected<std::vector<SizedTile>> getTiles(const KernelsCommand &command,
+                                                 const NvidiaRow &row,
+                                                 const FragmentWeight &weight) {
+  if (command.tiles.empty())
+    return getFragmentTiles(weight, row.hasWarpgroups);
+  std::vector<SizedTile> tiles;
+  int64_t tallest = 0;
+  for (const std::string &text : command.tiles) {
+    auto tile = parseTile(text);
+    if (!tile)
+      return tile.takeError();
+    tiles.push_back({tile->rows(), *tile});
+    tallest = std::max(tallest, tile->rows());
+  }
+  for (SizedTile &sized : tiles)
+    if (sized.maxRows == tallest)
+      sized.maxRows = SizedTile::kAnyRows;
+  return tiles;
 }
 
 static Error writeKernels(const KernelsCommand &command) {
@@ -132,15 +159,13 @@ static Error writeKernels(const KernelsCommand &command) {
   auto weight = getWeight(command.scheme);
   if (!weight)
     return weight.takeError();
-  std::vector<FragmentTile> tiles;
-  for (const std::string &text : command.tiles) {
-    auto tile = parseTile(text);
-    if (!tile)
-      return tile.takeError();
-    tiles.push_back(*tile);
-  }
-  if (tiles.empty())
-    tiles = getFragmentTiles(row->hasWarpgroups);
+  auto activation = parseActivation(command.activation);
+  if (!activation)
+    return makeError("unknown activation '" + command.activation +
+                     "'; there are none, relu, gelu and silu");
+  auto tiles = getTiles(command, *row, *weight);
+  if (!tiles)
+    return tiles.takeError();
   if (std::error_code error = llvm::sys::fs::create_directories(command.output))
     return makeError("cannot make the folder '" + command.output +
                      "': " + error.message());
@@ -150,17 +175,33 @@ static Error writeKernels(const KernelsCommand &command) {
   MLIRContext context(registry, MLIRContext::Threading::DISABLED);
   context.loadAllAvailableDialects();
   llvm::json::Array entries;
-  for (const FragmentTile &tile : tiles) {
-    FragmentMatmul kernel;
+  std::vector<LaunchedKernel> kernels;
+  for (const SizedTile &sized : *tiles) {
+    LaunchedKernel launched;
+    launched.maxRows = sized.maxRows;
+    FragmentMatmul &kernel = launched.kernel;
     kernel.weight = *weight;
-    kernel.tile = tile;
-    kernel.hasBias = command.bias;
+    kernel.tile = sized.tile;
+    kernel.epilogue = {command.bias, *activation};
     kernel.overlaps = row->canOverlap;
-    auto entry = writeKernel(context, kernel, *row, command);
-    if (!entry)
-      return entry.takeError();
-    entries.push_back(std::move(*entry));
+    auto code = makeCode(context, kernel, *row, command.emit == "llvm");
+    if (!code)
+      return code.takeError();
+    std::string file = "kernels.c";
+    if (command.emit == "c") {
+      launched.ptx = std::move(*code);
+    } else {
+      file = kernel.getName() + (command.emit == "llvm" ? ".ll" : ".ptx");
+      if (Error error = writeFile(command.output, file, *code))
+        return error;
+    }
+    entries.push_back(describe(launched, file));
+    kernels.push_back(std::move(launched));
   }
+  if (command.emit == "c")
+    for (const TextFile &file : makeLaunchCode(*row, kernels))
+      if (Error error = writeFile(command.output, file.name, file.text))
+        return error;
   llvm::json::Object list{{"target", row->name},
                           {"chip", row->chip},
                           {"scheme", command.scheme},

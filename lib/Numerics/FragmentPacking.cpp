@@ -16,19 +16,24 @@ static constexpr size_t kTile = FragmentFormat::kTile;
 static constexpr size_t kChunk = FragmentFormat::kChunk;
 static constexpr size_t kStep = 16;
 static constexpr size_t kLanes = 32;
+static constexpr size_t kWordsPerLoad = 4;
 
-/// Where nibble `i` of a lane's word comes from, within a step of a tile.
-static size_t getOutput(size_t lane, size_t i) { return lane / 4 + i % 2 * 8; }
-static size_t getInput(size_t lane, size_t i) {
-  return lane % 4 * 2 + i / 4 + i % 4 / 2 * 8;
-}
+namespace {
+struct Place {
+  size_t input, output;
+};
+} // namespace
 
-template <typename CodeAt>
-static uint32_t packWord(size_t lane, CodeAt codeAt) {
-  uint32_t word = 0;
-  for (size_t i = 0; i < 8; ++i)
-    word |= uint32_t(codeAt(getInput(lane, i), getOutput(lane, i))) << (4 * i);
-  return word;
+/// Where code `i` of a lane's word comes from, within a step of a tile of which
+/// it is word `word`.
+static Place getPlace(const StorageFormat &storage, size_t lane, size_t word,
+                      size_t i) {
+  size_t input = lane % 4 * 2, output = lane / 4;
+  if (storage.bits == 8)
+    return {input + i / 2 + word * 8, output + i % 2 * 8};
+  if (storage.isInteger())
+    return {input + i / 4 + i / 2 % 2 * 8, output + i % 2 * 8};
+  return {input + i % 2 + i / 4 * 8, output + i / 2 % 2 * 8};
 }
 
 static void storeF16(float value, uint8_t *&out) {
@@ -49,13 +54,14 @@ static void packScales(const FragmentFormat &format, const float *scales,
       for (size_t n = tile; n < tile + kTile / 2; ++n) {
         for (size_t output : {n, n + 8})
           storeF16(isThere(g, output) ? scales[g * format.N + output] : 0, out);
-        if (!format.hasZeros)
+        if (!format.hasZeros())
           continue;
         float magic = -1024;
         for (size_t output : {n, n + 8}) {
           float zero = isThere(g, output) ? zeros[g * format.N + output] : 0;
           storeF16(magic - zero, out);
-          magic /= 16;
+          if (format.storage.bits == 4)
+            magic /= 16;
         }
       }
 }
@@ -64,22 +70,37 @@ void nibble::packFragments(const FragmentFormat &format, const uint8_t *codes,
                            ptrdiff_t rowStride, ptrdiff_t colStride,
                            const float *scales, const uint8_t *zeros,
                            uint8_t *packedCodes, uint8_t *packedScales) {
-  auto codeAt = [&](size_t k, size_t n) -> uint8_t {
+  const StorageFormat &storage = format.storage;
+  bool isSigned = storage.kind == StorageKind::Signed;
+  uint32_t mask = (1u << storage.bits) - 1;
+  uint32_t sign = isSigned ? 1u << (storage.bits - 1) : 0;
+  auto codeAt = [&](size_t k, size_t n) -> uint32_t {
     if (k >= format.K || n >= format.N)
       return 0;
-    return codes[static_cast<ptrdiff_t>(k) * rowStride +
-                 static_cast<ptrdiff_t>(n) * colStride] &
-           15;
+    uint32_t code = codes[static_cast<ptrdiff_t>(k) * rowStride +
+                          static_cast<ptrdiff_t>(n) * colStride];
+    return (code ^ sign) & mask;
   };
+  size_t wordsPerStep = storage.bits / 4;
+  auto wordAt = [&](size_t tile, size_t chunk, size_t lane, size_t index) {
+    size_t step = chunk + index / wordsPerStep * kStep;
+    uint32_t word = 0;
+    for (size_t i = 0; i < 32 / storage.bits; ++i) {
+      Place place = getPlace(storage, lane, index % wordsPerStep, i);
+      word |= codeAt(step + place.input, tile + place.output)
+              << (storage.bits * i);
+    }
+    return word;
+  };
+  size_t words = kChunk / kStep * wordsPerStep;
   for (size_t tile = 0; tile < format.paddedN(); tile += kTile)
     for (size_t chunk = 0; chunk < format.paddedK(); chunk += kChunk)
-      for (size_t lane = 0; lane < kLanes; ++lane)
-        for (size_t step = chunk; step < chunk + kChunk; step += kStep) {
-          uint32_t word = packWord(lane, [&](size_t k, size_t n) {
-            return codeAt(step + k, tile + n);
-          });
-          std::memcpy(packedCodes, &word, sizeof(word));
-          packedCodes += sizeof(word);
-        }
+      for (size_t load = 0; load < words; load += kWordsPerLoad)
+        for (size_t lane = 0; lane < kLanes; ++lane)
+          for (size_t i = 0; i < kWordsPerLoad; ++i) {
+            uint32_t word = wordAt(tile, chunk, lane, load + i);
+            std::memcpy(packedCodes, &word, sizeof(word));
+            packedCodes += sizeof(word);
+          }
   packScales(format, scales, zeros, packedScales);
 }

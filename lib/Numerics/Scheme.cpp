@@ -46,6 +46,14 @@ static bool consumeNumber(std::string_view &text, size_t &number) {
   return true;
 }
 
+/// Takes the name of a storage without a zero point off the front.
+static const char *consumeStorage(std::string_view &text) {
+  for (const char *name : {"nf4", "fp4", "f8E4M3FN", "f8E5M2", "f4E2M1FN"})
+    if (consume(text, name))
+      return name;
+  return nullptr;
+}
+
 Result<Scheme> nibble::parseScheme(std::string_view name) {
   auto fail = [&](std::string_view why) {
     return Failure{"'" + std::string(name) +
@@ -54,18 +62,17 @@ Result<Scheme> nibble::parseScheme(std::string_view name) {
   Scheme scheme;
   std::string_view rest = name;
   size_t bits = 4;
-  bool isCodeBook = true;
-  if (consume(rest, "nf4")) {
-    scheme.storage = StorageFormat::getNF4();
-  } else if (consume(rest, "fp4")) {
-    scheme.storage = StorageFormat::getFP4();
+  bool isInteger = false;
+  if (const char *storage = consumeStorage(rest)) {
+    scheme.storage = *parseStorage(storage);
   } else if (consume(rest, "w")) {
     if (!consumeNumber(rest, bits) || bits < 2 || bits > 8)
       return fail("after 'w' comes the number of bits, 2 to 8, as in 'w4g128'");
-    isCodeBook = false;
+    isInteger = true;
   } else {
-    return fail("it starts with 'w' and the number of bits, 'nf4' or 'fp4', as "
-                "in 'w4g128', 'w4g32s', 'w8c', 'w4t', 'nf4g64'");
+    return fail("it starts with 'w' and the number of bits, or with nf4, fp4, "
+                "f8E4M3FN, f8E5M2 or f4E2M1FN, as in 'w4g128', 'w4g32s', "
+                "'w8c', 'w4t', 'nf4g64'");
   }
 
   if (consume(rest, "g")) {
@@ -85,13 +92,14 @@ Result<Scheme> nibble::parseScheme(std::string_view name) {
   }
 
   bool suffix = consume(rest, "s");
-  if (suffix && isCodeBook)
-    return fail("a code book has no zero point, so there is no 's' after it");
+  if (suffix && !isInteger)
+    return fail("code books and floats have no zero point, so there is no 's' "
+                "after them");
   if (!rest.empty())
     return fail("nothing but 's' (symmetric) may come at the end, not '" +
                 std::string(rest) + "'");
-  scheme.symmetric = suffix || isCodeBook;
-  if (!isCodeBook)
+  scheme.symmetric = suffix || !isInteger;
+  if (isInteger)
     scheme.storage =
         suffix ? StorageFormat::getSigned(static_cast<unsigned>(bits))
                : StorageFormat::getUnsigned(static_cast<unsigned>(bits));

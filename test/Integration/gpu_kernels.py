@@ -22,7 +22,11 @@ EXAMPLES = ("n32x1_m8_k8_s4", "n32x1_m32_k4_s4", "n32x8_m64_k1_s4")
 RUNS = (("nvidia-sm80", "w4g128s", ()), ("nvidia-sm80", "w4g32", ()),
         ("nvidia-sm86", "w4g128", EXAMPLES), ("nvidia-sm89", "w4c", EXAMPLES),
         ("nvidia-sm90", "w4g128", EXAMPLES),
-        ("nvidia-sm90a", "w4g128s", ()), ("nvidia-sm90a", "w4g32", ()))
+        ("nvidia-sm90a", "w4g128s", ()), ("nvidia-sm90a", "w4g32", ()),
+        ("nvidia-sm80", "w8g32", ()), ("nvidia-sm90a", "w8g128", ()),
+        ("nvidia-sm80", "nf4g32", ()), ("nvidia-sm90a", "nf4g64", ()),
+        ("nvidia-sm80", "f8E4M3FNg32", ()), ("nvidia-sm90a", "f8E4M3FNg128", ()),
+        ("nvidia-sm89", "f8E5M2c", EXAMPLES))
 PACKAGE = "nvidia-cuda-nvcc-cu12==12.9.86"
 
 

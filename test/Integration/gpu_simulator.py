@@ -1,18 +1,19 @@
 # RUN: %python %s
-# REQUIRES: numpy
+# REQUIRES: numpy, ml_dtypes
 # Under sanitizers it has not been tried, and would take many minutes.
 # UNSUPPORTED: sanitizers
 """Every kernel of `nibble kernels` computes on the simulator what NumPy computes.
 
 For each format, tile and GPU, over odd M, N and K and numbers of splits: once with every
 access to memory checked and its cost counted, and under several schedules that must agree
-in every bit. Inputs are small integers and scales powers of two, so that all sums are exact
-in f32: a result must be the exact one, rounded once to f16. The packing is written anew
-here, after include/nibble/Numerics/FragmentPacking.h.
+in every bit. Inputs are small integers, scales powers of two and codes those of numbers that
+have few bits, so that all sums are exact in f32: a result must be the exact one, rounded once
+to f16.
 """
 
 import concurrent.futures
 import json
+import math
 import os
 import pathlib
 import re
@@ -20,66 +21,33 @@ import re
 import numpy as np
 
 import support
+from gpu_weights import draw_inputs, draw_weight, pack_codes, pack_scales, round_up
 
 NIBBLE, SIMULATE = support.tool("nibble"), support.tool("nibble-simulate")
 SCHEDULES = 4
 # w4g384 stands for multiples of 128.
 SCHEMES = ("w4g32s", "w4g32", "w4g64s", "w4g64", "w4g128s", "w4g128", "w4g384", "w4cs", "w4c")
+# Storages differ in the packing and in what makes numbers of codes; each is here with
+# groups that have sums of their own, or scales of their own for each half of a chunk, or
+# neither.
+SCHEMES += ("w8g128s", "w8g32", "w8c", "nf4g64", "nf4c", "fp4g32", "f4E2M1FNg128",
+            "f8E4M3FNg128", "f8E4M3FNc", "f8E5M2g64")
 # Kernels that sm_80 has too differ on sm_90a in their start alone.
 RUNS = [("nvidia-sm80", scheme, ()) for scheme in SCHEMES]
 RUNS += [("nvidia-sm80", "w4g128", ("--bias",)), ("nvidia-sm90a", "w4g64", ("--bias",))]
+# Of six stages, not four but two are loaded ahead.
+RUNS += [("nvidia-sm80", "w4g32", ("--tile", "n32x1_m8_k8_s6"))]
 RUNS += [("nvidia-sm90a", scheme, ("warpgroups",)) for scheme in SCHEMES]
+# After the sums, in few rows and in many; where K is split, the last block does it.
+RUNS += [("nvidia-sm80", scheme, ("--activation", activation, "--tile", "n32x1_m8_k8_s4",
+                                  "--tile", "n32x8_m64_k1_s4", *bias))
+         for scheme, activation, bias in (("w4g128s", "relu", ()), ("w4g64", "gelu", ("--bias",)),
+                                          ("w8cs", "silu", ("--bias",)))]
 
-
-def round_up(value, multiple):
-    return -(-value // multiple) * multiple
-
-
-def draw_weight(K, N, kernel, generator):
-    """Codes [K, N], scales and zero points [groups, N], and the numbers they stand for."""
-    group = kernel["group"] or K
-    groups = -(-K // group)
-    codes = generator.integers(0, 16, (K, N))
-    scales = np.exp2(generator.integers(-5, -1, (groups, N))).astype(np.float16)
-    zeros = np.full((groups, N), 8)
-    if kernel["has_zeros"]:
-        zeros = generator.integers(0, 16, (groups, N))
-    expand = lambda values: np.repeat(values, group, 0)[:K].astype(np.float64)
-    return codes, scales, zeros, (codes - expand(zeros)) * expand(scales)
-
-
-def padded_inputs(K, group):
-    return round_up(K, 64 if 0 < group < 128 else 128)
-
-
-def pack_codes(codes, group):
-    K, N = padded_inputs(codes.shape[0], group), round_up(codes.shape[1], 16)
-    padded = np.zeros((K, N), np.uint32)
-    padded[: codes.shape[0], : codes.shape[1]] = codes
-    # inputs: chunk, step, half, pair, parity; outputs: tile, half, row
-    parts = padded.reshape(K // 64, 4, 2, 4, 2, N // 16, 2, 8)
-    # to: tile, chunk, row, pair (the lane), step, then the nibbles of a word from the
-    # low one up: parity, half of the inputs, half of the outputs
-    parts = parts.transpose(5, 0, 7, 3, 1, 4, 2, 6).reshape(-1, 8)
-    shifts = np.arange(0, 32, 4, dtype=np.uint32)
-    return (parts << shifts).sum(1, dtype=np.uint32)
-
-
-def pack_scales(scales, zeros, K, kernel):
-    columns = round_up(scales.shape[1], 16)
-    group = kernel["group"]
-    groups = -(-padded_inputs(K, group) // group) if group else 1
-
-    def tiles(values):
-        padded = np.zeros((groups, columns))
-        padded[: values.shape[0], : values.shape[1]] = values
-        # tile, group, row, half of the tile
-        return padded.reshape(groups, columns // 16, 2, 8).transpose(1, 0, 3, 2)
-
-    parts = [tiles(scales)]
-    if kernel["has_zeros"]:
-        parts.append(-(np.array([1024, 64]) + tiles(zeros)))
-    return np.concatenate(parts, 3).astype(np.float16)
+ERF = np.vectorize(math.erf)
+ACTIVATIONS = {"none": lambda x: x, "relu": lambda x: np.maximum(x, 0),
+               "gelu": lambda x: x * (1 + ERF(x / math.sqrt(2))) / 2,
+               "silu": lambda x: x * (1 + np.tanh(x / 2)) / 2}
 
 
 class Launch:
@@ -92,12 +60,13 @@ class Launch:
         codes, scales, zeros, dense = draw_weight(K, N, kernel, generator)
         self.x_stride, self.y_stride = round_up(K, 8) + 8, round_up(N, 8) + 8
         x = np.full((M, self.x_stride), np.nan, np.float16)
-        x[:, :K] = generator.integers(-8, 9, (M, K))
+        x[:, :K] = draw_inputs(M, K, kernel, generator)
         bias = np.zeros(round_up(N, 16), np.float16)
         bias[:N] = generator.integers(-64, 65, N)
         self.expected = x[:, :K].astype(np.float64) @ dense
         if kernel["has_bias"]:
             self.expected += bias[:N]
+        self.expected = ACTIVATIONS[kernel["activation"]](self.expected)
         grid = [-(-N // kernel["outputs"]), -(-M // kernel["rows"]), splits]
         unit = 1 if 0 < kernel["group"] < 128 else 2
         chunks = unit * -(-K // (64 * unit * splits * kernel["warps_along_k"]))
@@ -105,7 +74,7 @@ class Launch:
         counters = np.zeros(grid[0] * grid[1], np.int32)
         arguments = [
             self.write("input", "x", x),
-            self.write("input", "codes", pack_codes(codes, kernel["group"])),
+            self.write("input", "codes", pack_codes(codes, kernel)),
             self.write("input", "scales", pack_scales(scales, zeros, K, kernel)),
             self.write("input", "bias", bias),
             self.write("output", "y", np.full((M, self.y_stride), np.nan, np.float16)),
@@ -128,7 +97,13 @@ class Launch:
     def verify(self):
         """What is wrong with the result; empty if nothing is."""
         y = self.read("y", np.float16).reshape(self.M, self.y_stride)[:, : self.N]
-        wrong = np.argwhere(y != self.expected.astype(np.float16))
+        rounded = self.expected.astype(np.float16)
+        wrong = np.argwhere(y != rounded)
+        if self.kernel["activation"] in ("gelu", "silu"):
+            # Their polynomials are f32's.
+            error = np.abs(y - self.expected)
+            allowed = np.spacing(np.abs(rounded)) / 2 + 2e-6 * (1 + np.abs(self.expected))
+            wrong = np.argwhere(~(error <= allowed))
         what = f"{self.prefix} {self.M}x{self.N}x{self.K}, {self.splits} splits"
         if wrong.size:
             at = tuple(wrong[0])

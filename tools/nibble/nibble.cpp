@@ -461,16 +461,21 @@ static void addKernels(CLI::App &app, int &exitCode) {
                    "The GPU: nvidia-sm80, ..., nvidia-sm90a")
       ->capture_default_str();
   verb->add_option("--scheme", command->scheme,
-                   "How the weight is stored: w4g<32, 64 or a multiple of 128> "
-                   "or w4c, with s behind it if symmetric")
+                   "How the weight is stored: w4, w8 (with s at the end if "
+                   "symmetric), nf4, fp4, f8E4M3FN, f8E5M2 or f4E2M1FN, and c "
+                   "or g<32, 64 or a multiple of 128>")
       ->capture_default_str();
   verb->add_flag("--bias", command->bias, "Add a bias");
+  verb->add_option("--activation", command->activation,
+                   "What is done to the result: none, relu, gelu or silu")
+      ->capture_default_str();
   verb->add_option("--tile", command->tiles,
                    "What a block computes, as in a kernel's name, may be "
                    "repeated (default: all tiles that Nibble uses)");
   verb->add_option("--emit", command->emit,
-                   "ptx, or llvm: the LLVM IR that PTX is made of")
-      ->check(CLI::IsMember({"ptx", "llvm"}))
+                   "ptx; c: PTX, and what launches it, as C code; llvm: the "
+                   "LLVM IR that PTX is made of")
+      ->check(CLI::IsMember({"ptx", "c", "llvm"}))
       ->capture_default_str();
   verb->footer("Examples:\n"
                "  $ nibble kernels -o kernels --target nvidia-sm80");

@@ -4,9 +4,10 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Y [M, N] = X [M, K] · W [K, N] + bias [N], where W has 4-bit codes packed as
-// FragmentPacking.h says, everything else is f16 and sums are f32. A kernel is
-// made for a format of the weight and a tile; sizes are arguments.
+// Y [M, N] = f(X [M, K] · W [K, N] + bias [N]), where W has codes packed as
+// FragmentPacking.h says, everything else is f16, and sums and f are f32. A
+// kernel is made for a format of the weight, a tile and an epilogue; sizes are
+// arguments.
 //
 //===----------------------------------------------------------------------===//
 
@@ -18,17 +19,26 @@
 #include "mlir/IR/BuiltinOps.h"
 #include "llvm/Support/Error.h"
 
+#include <optional>
 #include <string>
 #include <vector>
 
 namespace nibble {
 
-/// How the codes of a weight become real numbers: (code - zero) · scale.
+/// How the codes of a weight become real numbers: what its storage says, less
+/// the zero point of the group, times the group's scale. Numbers of code books
+/// and 4-bit floats are rounded to f16; the others are exact.
 struct FragmentWeight {
+  /// As FragmentFormat has it. Unsigned integers have zero points.
+  StorageFormat storage = StorageFormat::getSigned(4);
   /// Inputs of a group: 32, 64, a multiple of 128, or 0 for all of K.
   int64_t group = 128;
-  /// False: the zero point of every group is 8.
-  bool hasZeros = false;
+
+  bool hasZeros() const { return storage.kind == StorageKind::Unsigned; }
+  /// Loads of 16 bytes that a lane needs for a chunk, and words for a step.
+  int64_t loadsPerChunk() const { return storage.bits / 4; }
+  /// "w4g128z", "nf4g64", "f8E4M3FNc".
+  std::string getName() const;
 };
 
 /// The format of weights in `scheme`, or an error that says what has no kernel.
@@ -56,8 +66,31 @@ struct FragmentTile {
 /// An error where no kernel has the tile.
 llvm::Error verifyFragmentTile(const FragmentTile &tile);
 
-/// The tiles that are worth launching, for few rows of X and for many.
-std::vector<FragmentTile> getFragmentTiles(bool withWarpgroups);
+/// A tile, and the most rows of X that it is launched for.
+struct SizedTile {
+  static constexpr int64_t kAnyRows = INT32_MAX;
+  int64_t maxRows = kAnyRows;
+  FragmentTile tile;
+};
+
+/// The tiles that are worth launching, for few rows of X and for many, and for
+/// which a thread has the registers.
+std::vector<SizedTile> getFragmentTiles(const FragmentWeight &weight,
+                                        bool withWarpgroups);
+
+/// ONNX's functions of that name; Gelu is the exact one, by erf.
+enum class Activation : uint8_t { None, Relu, Gelu, Silu };
+
+/// "none", "relu", "gelu", "silu".
+llvm::StringRef getActivationName(Activation activation);
+std::optional<Activation> parseActivation(llvm::StringRef name);
+
+/// What becomes of the sums before they are rounded: first a bias, then an
+/// activation.
+struct FragmentEpilogue {
+  bool hasBias = false;
+  Activation activation = Activation::None;
+};
 
 /// A product on tensor cores, by mma.sync on sm_80 and newer or by wgmma on
 /// sm_90a. The arguments:
@@ -77,7 +110,7 @@ std::vector<FragmentTile> getFragmentTiles(bool withWarpgroups);
 struct FragmentMatmul {
   FragmentWeight weight;
   FragmentTile tile;
-  bool hasBias = false;
+  FragmentEpilogue epilogue;
   /// Load weights while the kernel before still runs (sm_90 and newer, and only
   /// if launched with programmatic stream serialization).
   bool overlaps = false;
@@ -86,11 +119,11 @@ struct FragmentMatmul {
   /// share of each of the splits · warpsAlongK warps.
   int64_t chunksPerWarp(int64_t K, int64_t splits) const;
 
-  /// "w4g128z_n16m8_k8s4": what kernels are told apart by.
+  /// "w4g128z_n32x1_m8_k8_s4": what kernels are told apart by.
   std::string getName() const;
 };
 
-/// Adds the kernel to `module` in {llvm, nvvm, arith, scf}.
+/// Adds the kernel to `module` in {llvm, nvvm, arith, math, scf}.
 void buildFragmentMatmul(mlir::ModuleOp module, const FragmentMatmul &kernel);
 
 } // namespace nibble

@@ -246,9 +246,12 @@ struct KernelsCommand {
   std::string scheme = "w4g128s";
   /// Add a bias.
   bool bias = false;
+  /// What is done to the result: "none", "relu", "gelu", "silu".
+  std::string activation = "none";
   /// "n32x1_m8_k8_s4" (see FragmentTile); empty: the ones that Nibble takes.
   std::vector<std::string> tiles;
-  /// "ptx", or "llvm" for the LLVM IR that PTX is made of.
+  /// "ptx"; "c" for PTX and what launches it as C; or "llvm" for the LLVM IR
+  /// that PTX is made of.
   std::string emit = "ptx";
 };
 

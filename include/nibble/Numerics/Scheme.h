@@ -46,16 +46,16 @@ struct Scheme {
 /// Reads a scheme's name: storage, granularity, symmetry.
 ///
 ///     storage      w2 ... w8   integers of that many bits
-///                  nf4, fp4    4-bit code books
+///                  nf4, fp4    code books; f8E4M3FN, f8E5M2, f4E2M1FN: floats
 ///     granularity  g<n>        groups of n inputs (1 to 1048576)
 ///                  c           per output channel
 ///                  t           per tensor
 ///     symmetry     s           symmetric: signed codes, no zero point
 ///                  (none)      asymmetric: unsigned codes with a zero point
 ///
-/// `w4g128`, `w4g128s`, `w3g64`, `w4c`, `w4ts`, `nf4g64`, `w8c`. A code book
-/// has no zero point, so `s` after nf4 and fp4 is an error. The name does not
-/// say the scale's format, which is f32 until the caller changes it.
+/// `w4g128`, `w4g128s`, `w3g64`, `w4c`, `w4ts`, `nf4g64`, `w8c`. Code books
+/// and floats have no zero point, so `s` after them is an error. A name does
+/// not say the scale's format, which is f32 until the caller changes it.
 Result<Scheme> parseScheme(std::string_view name);
 
 /// The name that parseScheme reads; for a storage that has no scheme name (an

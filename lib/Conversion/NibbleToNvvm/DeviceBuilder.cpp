@@ -22,11 +22,15 @@ Value DeviceBuilder::remainder(Value a, int64_t b) {
 }
 
 Value DeviceBuilder::bitAnd(Value a, int64_t mask) {
-  return arith::AndIOp::create(builder, loc, a, integer(mask));
+  return arith::AndIOp::create(builder, loc, a, integer(int32_t(mask)));
+}
+
+Value DeviceBuilder::bitOr(Value a, Value b) {
+  return arith::OrIOp::create(builder, loc, a, b);
 }
 
 Value DeviceBuilder::bitOr(Value a, int64_t bits) {
-  return arith::OrIOp::create(builder, loc, a, integer(bits));
+  return bitOr(a, integer(int32_t(bits)));
 }
 
 Value DeviceBuilder::bitXor(Value a, Value b) {
@@ -34,7 +38,18 @@ Value DeviceBuilder::bitXor(Value a, Value b) {
 }
 
 Value DeviceBuilder::shiftRight(Value a, int64_t bits) {
+  if (bits == 0)
+    return a;
   return arith::ShRUIOp::create(builder, loc, a, integer(bits));
+}
+
+Value DeviceBuilder::shiftLeft(Value a, int64_t bits) {
+  return arith::ShLIOp::create(builder, loc, a, integer(bits));
+}
+
+Value DeviceBuilder::permuteBytes(Value a, Value b, Value selector) {
+  return NVVM::PermuteOp::create(builder, loc, i32(), a, b, selector,
+                                 NVVM::PermuteMode::DEFAULT);
 }
 
 Value DeviceBuilder::both(Value a, Value b) {

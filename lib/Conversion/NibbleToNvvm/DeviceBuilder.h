@@ -38,9 +38,14 @@ public:
   mlir::Value integer(int64_t value);
   mlir::Value remainder(mlir::Value a, int64_t b);
   mlir::Value bitAnd(mlir::Value a, int64_t mask);
+  mlir::Value bitOr(mlir::Value a, mlir::Value b);
   mlir::Value bitOr(mlir::Value a, int64_t bits);
   mlir::Value bitXor(mlir::Value a, mlir::Value b);
   mlir::Value shiftRight(mlir::Value a, int64_t bits);
+  mlir::Value shiftLeft(mlir::Value a, int64_t bits);
+  /// Four of the bytes 0 … 3 of `a` and 4 … 7 of `b`, by the nibbles of
+  /// `selector` from the low one up, which are below 8.
+  mlir::Value permuteBytes(mlir::Value a, mlir::Value b, mlir::Value selector);
   mlir::Value both(mlir::Value a, mlir::Value b);
   mlir::Value select(mlir::Value condition, mlir::Value a, mlir::Value b);
 

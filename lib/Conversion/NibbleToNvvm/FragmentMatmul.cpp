@@ -1,4 +1,4 @@
-//===- FragmentMatmul.cpp - 4-bit weights on tensor cores -----------------===//
+//===- FragmentMatmul.cpp - Packed weights on tensor cores ----------------===//
 //
 // Part of the Nibble project.
 //
@@ -19,25 +19,12 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "DeviceBuilder.h"
+#include "FragmentMatmul.h"
 
-#include "nibble/Conversion/TensorCoreKernels.h"
-#include "nibble/Numerics/FragmentPacking.h"
+#include "FragmentCodes.h"
 
 using namespace mlir;
 using namespace nibble;
-
-static constexpr int64_t kChunk = FragmentFormat::kChunk;
-static constexpr int64_t kTile = FragmentFormat::kTile;
-/// Rows of X that an mma takes.
-static constexpr int64_t kRows = 8;
-/// Bytes of a row's chunk in shared memory, and pieces of 16 bytes in it.
-static constexpr int64_t kRowBytes = 2 * kChunk, kPieces = kRowBytes / 16;
-/// Accumulators of an mma in a lane.
-static constexpr int64_t kAccumulators = 4;
-/// Floats between the rows of sums in shared memory, beyond the outputs: the
-/// stores of a warp, 8 outputs of 4 pairs of rows, hit different banks.
-static constexpr int64_t kPitchPadding = 4;
 
 /// The ring of chunks, or the sums of one tile of rows if they take more.
 int64_t FragmentTile::sharedBytes() const {
@@ -52,13 +39,19 @@ int64_t FragmentMatmul::chunksPerWarp(int64_t K, int64_t splits) const {
   return unit * llvm::divideCeil(K, unit * kChunk * splits * tile.warpsAlongK);
 }
 
+std::string FragmentWeight::getName() const {
+  std::string name = storage.isInteger() ? "w" + std::to_string(storage.bits)
+                                         : printStorage(storage);
+  name += group == 0 ? "c" : "g" + std::to_string(group);
+  return hasZeros() ? name + "z" : name;
+}
+
 std::string FragmentMatmul::getName() const {
-  std::string name = "w4";
-  name += weight.group == 0 ? "c" : "g" + std::to_string(weight.group);
-  if (weight.hasZeros)
-    name += "z";
-  if (hasBias)
+  std::string name = weight.getName();
+  if (epilogue.hasBias)
     name += "_bias";
+  if (epilogue.activation != Activation::None)
+    name += "_" + getActivationName(epilogue.activation).str();
   auto add = [&](const char *word, int64_t value) {
     name += word + std::to_string(value);
   };
@@ -72,136 +65,11 @@ std::string FragmentMatmul::getName() const {
   return name;
 }
 
-namespace {
-
-/// The fragments of a tile of outputs for 64 inputs, as stored: four words.
-using PackedTile = Value;
-
-/// What turns the codes of a lane's two outputs into numbers.
-struct GroupParameters {
-  Value scales;    // 2 × f16
-  Value biases[2]; // 2 × f16 each
-};
-
-class Generator {
-public:
-  Generator(DeviceBuilder &device, const FragmentMatmul &kernel,
-            ValueRange arguments, Value shared)
-      : device(device), kernel(kernel), tile(kernel.tile), x(arguments[0]),
-        codes(arguments[1]), scales(arguments[2]), bias(arguments[3]),
-        y(arguments[4]), partials(arguments[5]), counters(arguments[6]),
-        M(arguments[7]), N(arguments[8]), K(arguments[9]),
-        xStride(arguments[10]), yStride(arguments[11]),
-        chunksPerWarp(arguments[12]), shared(shared) {}
-
-  void build();
-
-private:
-  // Places.
-  void findPlace();
-  void findShare();
-  void prepareCopies();
-  void prepareFragments();
-
-  // Loads.
-  void copyRows(Value chunk, int64_t slot);
-  PackedTile loadCodes(int64_t output, Value chunk);
-  Value loadParameters(int64_t output, Value chunk, int64_t part);
-  GroupParameters unpackParameters(Value loaded);
-
-  // The product.
-  void synchronize();
-  Values unpackWeights(Value word, const GroupParameters &parameters);
-  void multiplyHalf(ValueRange packed, ArrayRef<GroupParameters> parameters,
-                    int64_t slot, int64_t half, MutableArrayRef<Value> sums);
-  void multiplyChunk(ValueRange packed, ValueRange loaded, int64_t slot,
-                     MutableArrayRef<Value> sums,
-                     MutableArrayRef<Value> groupSums);
-  void addScaled(MutableArrayRef<Value> sums, ArrayRef<Value> groupSums,
-                 ArrayRef<GroupParameters> parameters);
-  void multiplyChunkAsync(ValueRange packed, ValueRange loaded, int64_t slot,
-                          MutableArrayRef<Value> sums);
-  Values multiplyShare();
-
-  // The result.
-  void storeSums(ArrayRef<Value> sums, int64_t firstRowTile, int64_t rowTiles);
-  void reduce(int64_t firstRowTile, int64_t rowTiles);
-  void forEachResult(int64_t rowTiles,
-                     llvm::function_ref<void(Value row, Value output)> body);
-  void storeResult(Value sum, Value row, Value column);
-  Value partialAt(Value split, Value row, Value column);
-  void reduceSplits();
-
-  /// Half chunks, of 32 inputs, after which sums are scaled: 1, 2 or 4.
-  int64_t halvesPerScale() const {
-    return std::min<int64_t>(kernel.weight.group, 2 * kChunk) / 32;
-  }
-  int64_t scalesPerChunk() const { return halvesPerScale() == 1 ? 2 : 1; }
-  int64_t chunksPerScale() const { return halvesPerScale() == 4 ? 2 : 1; }
-  /// Chunks whose codes are loaded ahead: fewer where sums, or the parameters
-  /// of small groups, take the registers.
-  int64_t codesAhead() const {
-    int64_t sumTiles = tile.outputTiles * tile.rowTiles;
-    bool hasManySums = tile.asWarpgroups || tile.rowTiles >= 8 ||
-                       (scalesPerChunk() == 2 && sumTiles >= 4);
-    if (hasManySums)
-      return 2;
-    return scalesPerChunk() == 2 ? std::min<int64_t>(tile.stages, 4)
-                                 : tile.stages;
-  }
-  /// Slots of the ring that are not filled ahead: the one in use, and the one
-  /// before where products may still be reading it.
-  int64_t rowSlack() const { return tile.asWarpgroups ? 2 : 1; }
-  /// From one tile of outputs of a warp to the next: a product of a warpgroup
-  /// has four tiles, one of each warp.
-  int64_t tileStride() const { return tile.asWarpgroups ? 4 : 1; }
-  /// Whether the sums of a group have accumulators of their own.
-  bool hasGroupSums() const {
-    int64_t most = scalesPerChunk() == 2 ? 2 : 8;
-    return kernel.weight.group != 0 && !tile.asWarpgroups &&
-           tile.outputTiles * tile.rowTiles <= most;
-  }
-  bool scalesWeights() const {
-    return kernel.weight.group != 0 && !hasGroupSums();
-  }
-  int64_t numSums() const {
-    return tile.outputTiles * tile.rowTiles * kAccumulators;
-  }
-  int64_t sumIndex(int64_t output, int64_t row) const {
-    return (output * tile.rowTiles + row) * kAccumulators;
-  }
-  int64_t pitch() const { return tile.outputs() + kPitchPadding; }
-  /// Tiles of rows whose sums fit in shared memory at a time.
-  int64_t rowTilesPerPass() const;
-
-  DeviceBuilder &device;
-  const FragmentMatmul &kernel;
-  const FragmentTile &tile;
-  Value x, codes, scales, bias, y, partials, counters;
-  Value M, N, K, xStride, yStride, chunksPerWarp, shared;
-
-  Value thread, lane, outputInTile, quadLane, warpAlongN, warpAlongK;
-  Value split, firstRow, firstColumn, firstTileInBlock, groups, chunks, begin,
-      end;
-  SmallVector<Value> codesOfTile, parametersOfTile;
-  /// Of each piece that this thread copies of a chunk.
-  struct Copy {
-    Value source, bytes, target, isMine;
-  };
-  SmallVector<Copy> copies;
-  /// Where this lane's row of the first and the second four matrices is.
-  Value matrices[2];
-  /// Where the rows are, for warpgroups.
-  Value rowDescriptor;
-};
-
-} // namespace
-
 //===----------------------------------------------------------------------===//
 // Places
 //===----------------------------------------------------------------------===//
 
-void Generator::findPlace() {
+void FragmentGenerator::findPlace() {
   thread = device.threadIndex();
   lane = device.remainder(thread, 32);
   outputInTile = device.divide(lane, 4);
@@ -220,7 +88,7 @@ void Generator::findPlace() {
 }
 
 /// The chunks that this warp multiplies, and where its outputs' weights are.
-void Generator::findShare() {
+void FragmentGenerator::findShare() {
   int64_t unit = kernel.weight.group == 0 ? 2 : chunksPerScale();
   chunks = device.mul(device.divideUp(K, unit * kChunk), unit);
   Value share = device.add(device.mul(split, tile.warpsAlongK), warpAlongK);
@@ -236,10 +104,11 @@ void Generator::findShare() {
   for (int64_t output = 0; output < tile.outputTiles; ++output) {
     Value index =
         device.min(device.add(first, output * tileStride()), lastTile);
-    Value firstWord = device.mul(device.mul(index, chunks), 32);
+    Value firstLoad =
+        device.mul(device.mul(index, chunks), 32 * loadsPerChunk());
     codesOfTile.push_back(device.at(codes, device.vector(4, device.i32()),
-                                    device.add(firstWord, lane)));
-    int64_t numbers = kernel.weight.hasZeros ? 4 : 2;
+                                    device.add(firstLoad, lane)));
+    int64_t numbers = kernel.weight.hasZeros() ? 4 : 2;
     Value firstPair = device.mul(device.mul(index, groups), 8);
     parametersOfTile.push_back(device.at(scales,
                                          device.vector(numbers, device.f16()),
@@ -249,7 +118,7 @@ void Generator::findShare() {
 
 /// Piece p of row r lies at p xor r, so that the eight rows of a matrix are in
 /// different banks.
-void Generator::prepareCopies() {
+void FragmentGenerator::prepareCopies() {
   int64_t threads = 32 * tile.warpsAlongN;
   int64_t pieces = tile.rows() * kPieces;
   Value groupThread = device.add(device.mul(warpAlongN, 32), lane);
@@ -276,7 +145,7 @@ void Generator::prepareCopies() {
   }
 }
 
-void Generator::prepareFragments() {
+void FragmentGenerator::prepareFragments() {
   if (tile.asWarpgroups) {
     rowDescriptor = device.describeRows(shared);
     return;
@@ -297,7 +166,7 @@ void Generator::prepareFragments() {
 //===----------------------------------------------------------------------===//
 
 /// Rows and inputs that are not there, or not of this warp's part, become 0.
-void Generator::copyRows(Value chunk, int64_t slot) {
+void FragmentGenerator::copyRows(Value chunk, int64_t slot) {
   Value slotOffset = device.integer(slot * tile.rows() * kRowBytes);
   for (Copy &copy : copies) {
     auto start = [&] {
@@ -317,15 +186,18 @@ void Generator::copyRows(Value chunk, int64_t slot) {
   device.commitCopies();
 }
 
-/// Beyond the end of this warp's part, where rows are 0, nothing is read.
-PackedTile Generator::loadCodes(int64_t output, Value chunk) {
+/// Four words. Beyond the end of this warp's part, where rows are 0, nothing is
+/// read.
+Value FragmentGenerator::loadCodes(int64_t output, Value chunk, int64_t part) {
   auto type = device.vector(4, device.i32());
-  Value address = device.at(codesOfTile[output], type, device.mul(chunk, 32));
+  Value load = device.add(device.mul(chunk, 32 * loadsPerChunk()), 32 * part);
+  Value address = device.at(codesOfTile[output], type, load);
   return device.loadConstantIf(device.less(chunk, end), type, address, 16);
 }
 
-Value Generator::loadParameters(int64_t output, Value chunk, int64_t part) {
-  int64_t numbers = kernel.weight.hasZeros ? 4 : 2;
+Value FragmentGenerator::loadParameters(int64_t output, Value chunk,
+                                        int64_t part) {
+  int64_t numbers = kernel.weight.hasZeros() ? 4 : 2;
   auto type = device.vector(numbers, device.f16());
   Value group = device.integer(0);
   if (kernel.weight.group != 0)
@@ -337,15 +209,16 @@ Value Generator::loadParameters(int64_t output, Value chunk, int64_t part) {
                                2 * numbers);
 }
 
-GroupParameters Generator::unpackParameters(Value loaded) {
+GroupParameters FragmentGenerator::unpackParameters(Value loaded) {
+  const FragmentWeight &weight = kernel.weight;
   GroupParameters parameters;
   parameters.scales =
       device.fromLanes({device.lane(loaded, 0), device.lane(loaded, 1)});
-  for (int64_t i = 0; i < 2; ++i)
-    parameters.biases[i] = kernel.weight.hasZeros
-                               ? device.splat(device.lane(loaded, 2 + i), 2)
-                               : device.number(device.vector(2, device.f16()),
-                                               i == 0 ? -1032.0 : -72.0);
+  for (int64_t i = 0; i < 2 && weight.storage.isInteger(); ++i)
+    parameters.biases.push_back(
+        weight.hasZeros() ? device.splat(device.lane(loaded, 2 + i), 2)
+                          : device.number(device.vector(2, device.f16()),
+                                          getSignedBias(weight.storage, i)));
   return parameters;
 }
 
@@ -354,7 +227,7 @@ GroupParameters Generator::unpackParameters(Value loaded) {
 //===----------------------------------------------------------------------===//
 
 /// The warps that share a ring of chunks.
-void Generator::synchronize() {
+void FragmentGenerator::synchronize() {
   if (tile.asWarpgroups)
     device.fenceSharedForAsync();
   if (tile.warpsAlongN == 1)
@@ -365,22 +238,21 @@ void Generator::synchronize() {
     device.barrier(device.add(warpAlongK, 1), 32 * tile.warpsAlongN);
 }
 
-/// The registers of A: outputs g, g + 8, g and g + 8.
-Values Generator::unpackWeights(Value word, const GroupParameters &parameters) {
-  auto halves = device.vector(2, device.f16());
-  constexpr int64_t low = 0x000f000f, high = 0x00f000f0, magic = 0x64006400;
-  Value sixteenth = device.number(halves, 1.0 / 16);
-  Values registers;
-  for (int64_t pair = 0; pair < 2; ++pair) {
-    Value bits = pair == 0 ? word : device.shiftRight(word, 8);
-    auto toNumber = [&](int64_t mask) {
-      return device.bitcast(device.bitOr(device.bitAnd(bits, mask), magic),
-                            halves);
-    };
-    registers.push_back(device.fadd(toNumber(low), parameters.biases[0]));
-    registers.push_back(
-        device.fma(toNumber(high), sixteenth, parameters.biases[1]));
+/// The registers of A: outputs g, g + 8, g and g + 8. `packed` is a chunk of
+/// all tiles.
+Values FragmentGenerator::unpackWeights(ValueRange packed, int64_t output,
+                                        int64_t step,
+                                        const GroupParameters &parameters) {
+  constexpr int64_t wordsPerLoad = 4;
+  int64_t wordsPerStep = loadsPerChunk();
+  Values words;
+  for (int64_t i = 0; i < wordsPerStep; ++i) {
+    int64_t word = step * wordsPerStep + i;
+    Value load = packed[output * loadsPerChunk() + word / wordsPerLoad];
+    words.push_back(device.lane(load, word % wordsPerLoad));
   }
+  Values registers =
+      unpackCodes(device, kernel.weight.storage, words, parameters.biases);
   if (scalesWeights())
     for (auto [i, value] : llvm::enumerate(registers))
       value = device.fmul(
@@ -389,18 +261,18 @@ Values Generator::unpackWeights(Value word, const GroupParameters &parameters) {
 }
 
 /// Adds the products of 32 inputs to `sums`.
-void Generator::multiplyHalf(ValueRange packed,
-                             ArrayRef<GroupParameters> parameters, int64_t slot,
-                             int64_t half, MutableArrayRef<Value> sums) {
+void FragmentGenerator::multiplyHalf(ValueRange packed,
+                                     ArrayRef<GroupParameters> parameters,
+                                     int64_t slot, int64_t half,
+                                     MutableArrayRef<Value> sums) {
   constexpr int64_t steps = 2, registers = 4;
   SmallVector<Values> weights;
   for (int64_t output = 0; output < tile.outputTiles; ++output) {
     weights.emplace_back();
     for (int64_t step = 0; step < steps; ++step)
-      llvm::append_range(
-          weights.back(),
-          unpackWeights(device.lane(packed[output], steps * half + step),
-                        parameters[output]));
+      llvm::append_range(weights.back(),
+                         unpackWeights(packed, output, steps * half + step,
+                                       parameters[output]));
   }
   for (int64_t row = 0; row < tile.rowTiles; ++row) {
     int64_t offset = (slot * tile.rows() + row * kRows) * kRowBytes;
@@ -418,9 +290,9 @@ void Generator::multiplyHalf(ValueRange packed,
 }
 
 /// sums += groupSums · scale.
-void Generator::addScaled(MutableArrayRef<Value> sums,
-                          ArrayRef<Value> groupSums,
-                          ArrayRef<GroupParameters> parameters) {
+void FragmentGenerator::addScaled(MutableArrayRef<Value> sums,
+                                  ArrayRef<Value> groupSums,
+                                  ArrayRef<GroupParameters> parameters) {
   for (int64_t output = 0; output < tile.outputTiles; ++output) {
     Value scales[2];
     for (int64_t i = 0; i < 2; ++i)
@@ -437,9 +309,9 @@ void Generator::addScaled(MutableArrayRef<Value> sums,
 /// Adds the products of a chunk to `sums`, by way of `groupSums` if the sums of
 /// a group have accumulators of their own. `loaded` has the parameters of each
 /// tile, or of each tile and half.
-void Generator::multiplyChunk(ValueRange packed, ValueRange loaded,
-                              int64_t slot, MutableArrayRef<Value> sums,
-                              MutableArrayRef<Value> groupSums) {
+void FragmentGenerator::multiplyChunk(ValueRange packed, ValueRange loaded,
+                                      int64_t slot, MutableArrayRef<Value> sums,
+                                      MutableArrayRef<Value> groupSums) {
   for (int64_t half = 0; half < 2; ++half) {
     SmallVector<GroupParameters> parameters;
     for (int64_t output = 0; output < tile.outputTiles; ++output)
@@ -460,8 +332,9 @@ void Generator::multiplyChunk(ValueRange packed, ValueRange loaded,
 
 /// Adds the products of a chunk to `sums`, which may be under way until
 /// waitForProducts.
-void Generator::multiplyChunkAsync(ValueRange packed, ValueRange loaded,
-                                   int64_t slot, MutableArrayRef<Value> sums) {
+void FragmentGenerator::multiplyChunkAsync(ValueRange packed, ValueRange loaded,
+                                           int64_t slot,
+                                           MutableArrayRef<Value> sums) {
   constexpr int64_t steps = 4;
   int64_t sumsPerTile = tile.rowTiles * kAccumulators;
   for (int64_t step = 0; step < steps; ++step) {
@@ -470,8 +343,7 @@ void Generator::multiplyChunkAsync(ValueRange packed, ValueRange loaded,
       int64_t part = step * scalesPerChunk() / steps;
       GroupParameters parameters =
           unpackParameters(loaded[output * scalesPerChunk() + part]);
-      weights.push_back(
-          unpackWeights(device.lane(packed[output], step), parameters));
+      weights.push_back(unpackWeights(packed, output, step, parameters));
     }
     Value rows = device.moveDescriptor(
         rowDescriptor, slot * tile.rows() * kRowBytes + step * 32);
@@ -489,18 +361,18 @@ void Generator::multiplyChunkAsync(ValueRange packed, ValueRange loaded,
 }
 
 /// The sums over this warp's chunks.
-Values Generator::multiplyShare() {
+Values FragmentGenerator::multiplyShare() {
   // A round of the loop carries the codes of the chunks ahead, of each tile,
   // their parameters, and the sums.
   bool loadsParameters = kernel.weight.group != 0;
   int64_t stages = tile.stages, outputs = tile.outputTiles;
   int64_t ahead = codesAhead(), rowsAhead = stages - rowSlack();
   int64_t period = chunksPerScale(), parts = scalesPerChunk();
-  int64_t firstParameter = ahead * outputs;
+  int64_t loads = loadsPerChunk(), firstParameter = ahead * outputs * loads;
   int64_t firstSum =
       firstParameter + (loadsParameters ? ahead / period * outputs * parts : 0);
   auto codesAt = [&](MutableArrayRef<Value> state, int64_t stage) {
-    return state.slice(stage % ahead * outputs, outputs);
+    return state.slice(stage % ahead * outputs * loads, outputs * loads);
   };
   auto parametersAt = [&](MutableArrayRef<Value> state, int64_t stage) {
     return state.slice(firstParameter +
@@ -508,8 +380,8 @@ Values Generator::multiplyShare() {
                        outputs * parts);
   };
   auto load = [&](MutableArrayRef<Value> state, int64_t stage, Value chunk) {
-    for (auto [output, codes] : llvm::enumerate(codesAt(state, stage)))
-      codes = loadCodes(output, chunk);
+    for (auto [i, codes] : llvm::enumerate(codesAt(state, stage)))
+      codes = loadCodes(i / loads, chunk, i % loads);
     // Parameters are needed until the last chunk of their period.
     if (!loadsParameters || stage % period != period - 1)
       return;
@@ -566,142 +438,7 @@ Values Generator::multiplyShare() {
   return scaled;
 }
 
-//===----------------------------------------------------------------------===//
-// The result
-//===----------------------------------------------------------------------===//
-
-int64_t Generator::rowTilesPerPass() const {
-  int64_t bytesPerTile = tile.warpsAlongK * kRows * pitch() * 4;
-  int64_t count = std::max<int64_t>(tile.sharedBytes() / bytesPerTile, 1);
-  count = std::min(count, tile.rowTiles);
-  while (tile.rowTiles % count != 0)
-    --count;
-  return count;
-}
-
-/// Shared memory has f32 sums [warps along K, rows, pitch].
-void Generator::storeSums(ArrayRef<Value> sums, int64_t firstRowTile,
-                          int64_t rowTiles) {
-  Value firstOutput =
-      device.add(device.mul(firstTileInBlock, kTile), outputInTile);
-  Value firstRowOfWarp = device.add(device.mul(warpAlongK, rowTiles * kRows),
-                                    device.mul(quadLane, 2));
-  Value place =
-      device.at(shared, device.f32(),
-                device.add(device.mul(firstRowOfWarp, pitch()), firstOutput));
-  for (int64_t output = 0; output < tile.outputTiles; ++output)
-    for (int64_t row = 0; row < rowTiles; ++row)
-      for (int64_t i = 0; i < kAccumulators; ++i) {
-        int64_t offset = (row * kRows + i % 2) * pitch() +
-                         output * tileStride() * kTile + i / 2 * 8;
-        device.store(sums[sumIndex(output, firstRowTile + row) + i],
-                     device.at(place, device.f32(), device.integer(offset)), 4);
-      }
-}
-
-/// Calls `body` for each four neighbouring outputs of a row that are this
-/// thread's, in a block of rowTiles · 8 rows.
-void Generator::forEachResult(
-    int64_t rowTiles, llvm::function_ref<void(Value row, Value output)> body) {
-  int64_t perRow = tile.outputs() / 4, total = rowTiles * kRows * perRow;
-  for (int64_t first = 0; first < total; first += tile.threads()) {
-    Value index = device.add(thread, first);
-    auto visit = [&] {
-      body(device.divide(index, perRow),
-           device.mul(device.remainder(index, perRow), 4));
-    };
-    if (first + tile.threads() > total)
-      device.ifThen(device.less(index, device.integer(total)), visit);
-    else
-      visit();
-  }
-}
-
-void Generator::storeResult(Value sum, Value row, Value column) {
-  Value result = sum;
-  auto halves = device.vector(4, device.f16());
-  if (kernel.hasBias)
-    result = device.fadd(
-        result,
-        device.extend(device.loadConstant(
-                          halves, device.at(bias, device.f16(), column), 8),
-                      sum.getType()));
-  device.store(device.truncate(result, halves),
-               device.atRow(y, device.f16(), row, yStride, column), 8);
-}
-
-Value Generator::partialAt(Value split, Value row, Value column) {
-  Value stride = device.mul(device.divideUp(N, kTile), kTile);
-  return device.atRow(partials, device.f32(),
-                      device.add(device.mul(split, M), row), stride, column);
-}
-
-/// Adds up what the warps along K have stored, in order.
-void Generator::reduce(int64_t firstRowTile, int64_t rowTiles) {
-  auto quad = device.vector(4, device.f32());
-  Value isWhole = device.equal(device.gridSize(2), device.integer(1));
-  Value passRow = device.add(firstRow, firstRowTile * kRows);
-  forEachResult(rowTiles, [&](Value rowInPass, Value output) {
-    Value place = device.at(shared, device.f32(),
-                            device.add(device.mul(rowInPass, pitch()), output));
-    Value sum;
-    for (int64_t warp = 0; warp < tile.warpsAlongK; ++warp) {
-      int64_t offset = warp * rowTiles * kRows * pitch();
-      Value part = device.load(
-          quad, device.at(place, device.f32(), device.integer(offset)), 16);
-      sum = sum ? device.fadd(sum, part) : part;
-    }
-    Value row = device.add(passRow, rowInPass);
-    Value column = device.add(firstColumn, output);
-    device.ifThen(
-        device.both(device.less(row, M), device.less(column, N)), [&] {
-          device.ifThen(
-              isWhole, [&] { storeResult(sum, row, column); },
-              [&] { device.store(sum, partialAt(split, row, column), 16); });
-        });
-  });
-}
-
-/// The last block of a tile to arrive adds up the parts of all, in order.
-void Generator::reduceSplits() {
-  device.fence();
-  device.barrier();
-  Value isFirst = device.equal(thread, device.integer(0));
-  Value counter =
-      device.at(counters, device.i32(),
-                device.add(device.mul(device.blockIndex(1), device.gridSize(0)),
-                           device.blockIndex(0)));
-  device.ifThen(isFirst, [&] {
-    Value before = device.atomicAdd(counter, device.integer(1));
-    device.store(before, shared, 4);
-  });
-  device.barrier();
-  Value arrived = device.load(device.i32(), shared, 4);
-  Value splits = device.gridSize(2);
-  device.ifThen(device.equal(device.add(arrived, 1), splits), [&] {
-    device.fence();
-    forEachResult(tile.rowTiles, [&](Value rowInBlock, Value output) {
-      Value row = device.add(firstRow, rowInBlock);
-      Value column = device.add(firstColumn, output);
-      auto isThere = device.both(device.less(row, M), device.less(column, N));
-      device.ifThen(isThere, [&] {
-        auto quad = device.vector(4, device.f32());
-        Values sum = device.loop(
-            device.integer(0), splits, device.integer(1),
-            {device.number(quad, 0)}, [&](Value part, ValueRange values) {
-              Value loaded =
-                  device.loadUncached(quad, partialAt(part, row, column), 16);
-              return Values{device.fadd(values[0], loaded)};
-            });
-        storeResult(sum[0], row, column);
-      });
-    });
-    device.ifThen(isFirst,
-                  [&] { device.store(device.integer(0), counter, 4); });
-  });
-}
-
-void Generator::build() {
+void FragmentGenerator::build() {
   findPlace();
   findShare();
   prepareCopies();
@@ -728,6 +465,6 @@ void nibble::buildFragmentMatmul(ModuleOp module,
   arguments.append(6, builder.getI32Type());
   createKernel(module, kernel.getName(), arguments, kernel.tile.threads(),
                [&](DeviceBuilder &device, ValueRange values, Value shared) {
-                 Generator(device, kernel, values, shared).build();
+                 FragmentGenerator(device, kernel, values, shared).build();
                });
 }

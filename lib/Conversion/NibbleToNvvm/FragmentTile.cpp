@@ -15,11 +15,26 @@ static Error makeError(const llvm::Twine &message) {
   return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
 }
 
+static bool hasKernel(const StorageFormat &storage) {
+  switch (storage.kind) {
+  case StorageKind::Signed:
+  case StorageKind::Unsigned:
+    return storage.bits == 4 || storage.bits == 8;
+  case StorageKind::Float:
+    return true;
+  case StorageKind::CodeBook:
+    return storage.bits == 4;
+  }
+  return false;
+}
+
 Expected<FragmentWeight> nibble::getFragmentWeight(const Scheme &scheme) {
-  if (!scheme.storage.isInteger() || scheme.storage.bits != 4)
-    return makeError("there are kernels for 4-bit integer codes only");
+  if (!hasKernel(scheme.storage))
+    return makeError("there are kernels for integers of 4 and 8 bits, 4-bit "
+                     "code books and floats only, not for " +
+                     printStorage(scheme.storage));
   FragmentWeight weight;
-  weight.hasZeros = !scheme.symmetric;
+  weight.storage = scheme.storage;
   switch (scheme.granularity) {
   case Granularity::Tensor:
     return makeError("there are kernels for scales of groups (g) and of "
@@ -61,28 +76,38 @@ Error nibble::verifyFragmentTile(const FragmentTile &tile) {
   return Error::success();
 }
 
-static constexpr int64_t kAnyRows = INT64_MAX;
+static constexpr int64_t kAnyRows = SizedTile::kAnyRows;
 
 namespace {
+/// Which codes a tile is for.
+enum class TileCodes : uint8_t { Any, Int4, Other };
+
 struct TileRow {
-  int64_t rows;
-  FragmentTile tile;
+  TileCodes codes;
+  SizedTile sized;
 };
 } // namespace
 
 static constexpr TileRow tileRows[] = {
-#define NIBBLE_TILE(rows, outputTiles, rowTiles, alongN, alongK, stages)       \
-  {rows, {outputTiles, rowTiles, alongN, alongK, stages, false}},
-#define NIBBLE_WARPGROUP_TILE(rows, outputTiles, rowTiles, alongN, alongK,     \
-                              stages)                                          \
-  {rows, {outputTiles, rowTiles, alongN, alongK, stages, true}},
+#define NIBBLE_TILE(rows, codes, outputTiles, rowTiles, alongN, alongK,        \
+                    stages)                                                    \
+  {TileCodes::codes,                                                           \
+   {rows, {outputTiles, rowTiles, alongN, alongK, stages, false}}},
+#define NIBBLE_WARPGROUP_TILE(rows, codes, outputTiles, rowTiles, alongN,      \
+                              alongK, stages)                                  \
+  {TileCodes::codes,                                                           \
+   {rows, {outputTiles, rowTiles, alongN, alongK, stages, true}}},
 #include "FragmentTiles.inl"
 };
 
-std::vector<FragmentTile> nibble::getFragmentTiles(bool withWarpgroups) {
-  std::vector<FragmentTile> tiles;
-  for (const TileRow &row : tileRows)
-    if (withWarpgroups || !row.tile.asWarpgroups)
-      tiles.push_back(row.tile);
+std::vector<SizedTile> nibble::getFragmentTiles(const FragmentWeight &weight,
+                                                bool withWarpgroups) {
+  bool isInt4 = weight.storage.isInteger() && weight.storage.bits == 4;
+  TileCodes codes = isInt4 ? TileCodes::Int4 : TileCodes::Other;
+  std::vector<SizedTile> tiles;
+  for (const auto &[rowCodes, sized] : tileRows)
+    if ((rowCodes == TileCodes::Any || rowCodes == codes) &&
+        (withWarpgroups || !sized.tile.asWarpgroups))
+      tiles.push_back(sized);
   return tiles;
 }

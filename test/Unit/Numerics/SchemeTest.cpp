@@ -12,9 +12,11 @@ using namespace nibble;
 
 TEST(Scheme, NamesComeBack) {
   for (const char *name :
-       {"w4g128", "w4g128s", "w3g64", "w4c", "w4cs", "w4t", "w4ts", "w8c",
-        "w2g16s", "w5g32", "w6t", "w7cs", "nf4g64", "fp4g64", "nf4c", "fp4t",
-        "w4g1", "w4g1048576"}) {
+       {"w4g128",    "w4g128s",      "w3g64",   "w4c",         "w4cs",
+        "w4t",       "w4ts",         "w8c",     "w2g16s",      "w5g32",
+        "w6t",       "w7cs",         "nf4g64",  "fp4g64",      "nf4c",
+        "fp4t",      "f8E4M3FNg128", "f8E5M2c", "f4E2M1FNg32", "w4g1",
+        "w4g1048576"}) {
     auto scheme = parseScheme(name);
     ASSERT_TRUE(scheme) << scheme.error();
     EXPECT_EQ(printScheme(*scheme), name);
@@ -62,6 +64,8 @@ TEST(Scheme, SaysWhatIsWrong) {
       {"w4css", "not 's'"},
       {"w4c ", "not ' '"},
       {"nf4g64s", "no zero point"},
+      {"f8E4M3FNcs", "no zero point"},
+      {"f8E4M3g128", "it starts with"},
   };
   for (auto [name, why] : cases) {
     auto scheme = parseScheme(name);

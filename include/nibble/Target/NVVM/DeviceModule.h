@@ -44,7 +44,7 @@ std::string listNvidiaRows();
 void registerDeviceDialects(mlir::DialectRegistry &registry);
 
 /// Optimised LLVM IR of `module`, which holds kernels in {llvm, nvvm, arith,
-/// scf} and is lowered in place.
+/// math, scf} and is lowered in place.
 llvm::Expected<std::unique_ptr<llvm::Module>>
 makeDeviceModule(mlir::ModuleOp module, const NvidiaRow &row,
                  llvm::LLVMContext &context);
