@@ -61,8 +61,7 @@ static std::vector<Activation> collectActivations(func::FuncOp main) {
 LogicalResult nibble::chooseActivationRanges(ModuleOp module,
                                              const CalibrationData &data,
                                              RangeObserver observer,
-                                             unsigned threads,
-                                             CodeCache &cache) {
+                                             unsigned threads) {
   std::vector<Activation> activations =
       collectActivations(module.lookupSymbol<func::FuncOp>("main"));
   if (activations.empty())
@@ -71,7 +70,7 @@ LogicalResult nibble::chooseActivationRanges(ModuleOp module,
   std::multimap<StringRef, ValueHistogram *> histograms;
   for (Activation &activation : activations)
     histograms.insert({activation.name, &activation.histogram});
-  auto model = ProbedModel::compile(module, cache);
+  auto model = ProbedModel::compile(module);
   if (failed(model))
     return failure();
 

@@ -77,8 +77,8 @@ static ActivationRange getRange(ArrayRef<Channel> channels) {
 
 FailureOr<ActivationRanges>
 nibble::measureActivations(ModuleOp module, const CalibrationData &data,
-                           unsigned threads, CodeCache &cache) {
-  auto model = ProbedModel::compile(module, cache);
+                           unsigned threads) {
+  auto model = ProbedModel::compile(module);
   if (failed(model))
     return failure();
   std::vector<Channels> samples(data.size());

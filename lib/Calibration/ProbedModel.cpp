@@ -63,7 +63,7 @@ static void insertProbes(func::FuncOp main,
   }
 }
 
-FailureOr<ProbedModel> ProbedModel::compile(ModuleOp module, CodeCache &cache) {
+FailureOr<ProbedModel> ProbedModel::compile(ModuleOp module) {
   module.getContext()->loadDialect<NibbleDialect>();
   OwningOpRef<ModuleOp> copy = module.clone();
   auto main = copy->lookupSymbol<func::FuncOp>("main");
@@ -75,7 +75,6 @@ FailureOr<ProbedModel> ProbedModel::compile(ModuleOp module, CodeCache &cache) {
   options.reference = false;
   options.compute = "f32";
   options.observe = true;
-  options.cache = &cache;
   auto model = CompiledModel::compile(*copy, options);
   if (failed(model))
     return failure();

@@ -27,10 +27,8 @@ struct SeenActivation {
 /// read and what Conv gives, each value once.
 class ProbedModel {
 public:
-  /// Models that differ in nothing but their weights share code in `cache`.
   /// Errors are reported to the context.
-  static mlir::FailureOr<ProbedModel> compile(mlir::ModuleOp module,
-                                              CodeCache &cache);
+  static mlir::FailureOr<ProbedModel> compile(mlir::ModuleOp module);
 
   using Callback = llvm::function_ref<void(const SeenActivation &)>;
   /// Runs the model and calls `see` for each activation. Several threads may

@@ -214,10 +214,7 @@ LogicalResult Quantizer::prepareModel(ModuleOp module) {
     return failure();
   if (failed(openData(module)))
     return failure();
-  // Equalizing changes nothing but weights.
-  CodeCache cache;
-  auto ranges =
-      measureActivations(module, *calibration, command.threads, cache);
+  auto ranges = measureActivations(module, *calibration, command.threads);
   if (failed(ranges))
     return failure();
   if (getMethod(command).preparation == Method::Preparation::SmoothQuant) {
@@ -236,16 +233,14 @@ LogicalResult Quantizer::prepareModel(ModuleOp module) {
   if (command.observer == RangeObserver::MinMax)
     return success();
   return chooseActivationRanges(module, *calibration, command.observer,
-                                command.threads, cache);
+                                command.threads);
 }
 
 /// Makes the weights that meet large inputs large themselves.
 LogicalResult Quantizer::scaleWeights(ModuleOp module) {
   if (failed(openData(module)))
     return failure();
-  CodeCache cache;
-  auto ranges =
-      measureActivations(module, *calibration, command.threads, cache);
+  auto ranges = measureActivations(module, *calibration, command.threads);
   if (failed(ranges))
     return failure();
   auto counts = applyAwq(module, *ranges, command.threads);

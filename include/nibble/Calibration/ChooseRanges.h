@@ -15,13 +15,12 @@ namespace nibble {
 /// Runs the model in `module`, whose products know the least and largest number
 /// that they read and give (nibble.input_range, nibble.output_range), on all
 /// samples, and replaces these ranges by what `observer` chooses from
-/// histograms. `threads`: 0 for one a core; never changes the result. `cache`
-/// may hold the code of the model with other weights. Errors are reported to
-/// the context.
+/// histograms. `threads`: 0 for one a core; never changes the result. Errors
+/// are reported to the context.
 mlir::LogicalResult chooseActivationRanges(mlir::ModuleOp module,
                                            const CalibrationData &data,
                                            RangeObserver observer,
-                                           unsigned threads, CodeCache &cache);
+                                           unsigned threads);
 
 } // namespace nibble
 

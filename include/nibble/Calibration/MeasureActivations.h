@@ -14,11 +14,10 @@ namespace nibble {
 
 /// Runs the model in `module` on all samples and measures each channel of what
 /// Conv, MatMul and Gemm read and of what Conv gives. `threads`: 0 for one a
-/// core; never changes the result. `cache` may hold the model's code. Errors
-/// are reported to the context.
+/// core; never changes the result. Errors are reported to the context.
 mlir::FailureOr<ActivationRanges>
 measureActivations(mlir::ModuleOp module, const CalibrationData &data,
-                   unsigned threads, CodeCache &cache);
+                   unsigned threads);
 
 } // namespace nibble
 
