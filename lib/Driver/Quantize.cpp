@@ -585,7 +585,8 @@ static llvm::Error checkReplaceable(StringRef path) {
       status.type() == llvm::sys::fs::file_type::regular_file)
     return llvm::Error::success();
   return llvm::createStringError("cannot write '" + path +
-                                 "': it is there and no regular file");
+                                 "': it is there and no regular file; name "
+                                 "another one");
 }
 
 /// Whether a file may be made where `path` says.

@@ -179,6 +179,9 @@ llvm::SmallVector<onnx::NodeOp> rebuildNodes(mlir::DictionaryAttr record,
 llvm::SmallVector<mlir::Value> getAnchors(mlir::DictionaryAttr record,
                                           llvm::ArrayRef<mlir::Value> parts);
 
+/// What a value was before the casts of a conversion.
+mlir::Value seeThroughCasts(mlir::Value value);
+
 } // namespace nibble
 
 #endif // NIBBLE_CONVERSION_QUANTIZEDNODE_H

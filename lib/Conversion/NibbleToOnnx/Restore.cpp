@@ -32,16 +32,6 @@ static Value castTo(OpBuilder &builder, Value value, Type type) {
       .getResult(0);
 }
 
-/// What a cast was made of.
-static Value seeThroughCasts(Value value) {
-  while (auto cast = value.getDefiningOp<UnrealizedConversionCastOp>()) {
-    if (cast.getInputs().size() != 1)
-      break;
-    value = cast.getInputs()[0];
-  }
-  return value;
-}
-
 static bool isReadByNodes(Value value) {
   return llvm::all_of(value.getUsers(), llvm::IsaPred<NodeOp>);
 }

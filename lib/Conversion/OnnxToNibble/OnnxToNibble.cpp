@@ -398,16 +398,6 @@ void ToNibble::convertIntegerProduct(IntegerProduct product,
 // Sums without scales
 //===----------------------------------------------------------------------===//
 
-/// What a cast was made of.
-static Value seeThroughCasts(Value value) {
-  while (auto cast = value.getDefiningOp<UnrealizedConversionCastOp>()) {
-    if (cast.getInputs().size() != 1)
-      break;
-    value = cast.getInputs()[0];
-  }
-  return value;
-}
-
 Value ToNibble::makeConstant(NodeOp node, const Twine &name, TypedAttr value) {
   OpBuilder builder(node);
   return ConstantOp::create(builder, node.getLoc(), value.getType(),

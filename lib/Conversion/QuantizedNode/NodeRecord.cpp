@@ -257,3 +257,12 @@ SmallVector<Value> nibble::getAnchors(DictionaryAttr record,
   }
   return anchors;
 }
+
+Value nibble::seeThroughCasts(Value value) {
+  while (auto cast = value.getDefiningOp<UnrealizedConversionCastOp>()) {
+    if (cast.getInputs().size() != 1)
+      break;
+    value = cast.getInputs()[0];
+  }
+  return value;
+}
