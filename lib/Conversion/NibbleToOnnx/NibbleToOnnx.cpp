@@ -165,17 +165,13 @@ static void separateNodeNames(ModuleOp module) {
     if (StringAttr name = node.getNameAttr())
       taken.insert(name.getValue());
   });
+  UniqueNames names(std::move(taken));
   llvm::StringSet<> seen;
   module.walk([&](NodeOp node) {
     StringAttr name = node.getNameAttr();
-    if (!name || name.empty() || seen.insert(name.getValue()).second)
-      return;
-    std::string other;
-    unsigned count = 0;
-    do
-      other = (name.getValue() + "_" + Twine(++count)).str();
-    while (!taken.insert(other).second);
-    node.setNameAttr(StringAttr::get(node.getContext(), other));
+    if (name && !name.empty() && !seen.insert(name.getValue()).second)
+      node.setNameAttr(
+          StringAttr::get(node.getContext(), names.make(name.getValue())));
   });
 }
 

@@ -19,8 +19,10 @@ namespace nibble::onnx {
 class UniqueNames {
 public:
   explicit UniqueNames(mlir::ModuleOp module);
+  /// Names of something else, such as nodes.
+  explicit UniqueNames(llvm::StringSet<> taken) : taken(std::move(taken)) {}
 
-  /// `wanted` if no value is called so yet, else with the first number behind
+  /// `wanted` if nothing is called so yet, else with the first number behind
   /// it that makes it new: w_scales, w_scales_1, w_scales_2, …
   std::string make(const llvm::Twine &wanted);
 
