@@ -7,7 +7,6 @@
 #include "nibble/Calibration/CalibrationData.h"
 
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
-#include "nibble/Numerics/Parallel.h"
 #include "nibble/Support/MappedFile.h"
 
 #include "llvm/ADT/STLExtras.h"
@@ -223,26 +222,6 @@ CalibrationData::getSample(size_t index) const {
                        {begin, begin + size}});
   }
   return tensors;
-}
-
-Error CalibrationData::forEachSample(
-    unsigned threads,
-    llvm::function_ref<Error(size_t, ArrayRef<HostTensor>)> use) const {
-  std::vector<std::string> failures(size());
-  parallelFor(size(), 1, threads, [&](size_t begin, size_t end) {
-    for (size_t sample = begin; sample < end; ++sample) {
-      auto inputs = getSample(sample);
-      Error error = inputs ? use(sample, *inputs) : inputs.takeError();
-      if (error)
-        failures[sample] = llvm::toString(std::move(error));
-    }
-  });
-  for (auto [sample, failure] : llvm::enumerate(failures))
-    if (!failure.empty())
-      return llvm::createStringError(llvm::inconvertibleErrorCode(),
-                                     "calibration sample " + Twine(sample) +
-                                         ": " + failure);
-  return Error::success();
 }
 
 Expected<uint64_t> CalibrationData::hash() const {

@@ -6,7 +6,7 @@
 
 #include "nibble/Calibration/ChooseRanges.h"
 
-#include "ProbedModel.h"
+#include "ShowActivations.h"
 
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Nibble/Transforms/ValueNames.h"
@@ -70,24 +70,19 @@ LogicalResult nibble::chooseActivationRanges(ModuleOp module,
   std::multimap<StringRef, ValueHistogram *> histograms;
   for (Activation &activation : activations)
     histograms.insert({activation.name, &activation.histogram});
-  auto model = ProbedModel::compile(module);
-  if (failed(model))
-    return failure();
 
   std::mutex mutex;
-  auto count = [&](size_t, ArrayRef<HostTensor> inputs) {
-    return model->run(inputs, [&](const SeenActivation &seen) {
-      auto [begin, end] = histograms.equal_range(seen.name);
-      for (auto &[name, histogram] : llvm::make_range(begin, end)) {
-        ValueHistogram counted(histogram->getRange());
-        counted.add(seen.values.data(), seen.values.size());
-        std::lock_guard<std::mutex> lock(mutex);
-        histogram->merge(counted);
-      }
-    });
+  auto count = [&](size_t, const SeenActivation &seen) {
+    auto [begin, end] = histograms.equal_range(seen.name);
+    for (auto &[name, histogram] : llvm::make_range(begin, end)) {
+      ValueHistogram counted(histogram->getRange());
+      counted.add(seen.values.data(), seen.values.size());
+      std::lock_guard<std::mutex> lock(mutex);
+      histogram->merge(counted);
+    }
   };
-  if (llvm::Error error = data.forEachSample(threads, count))
-    return module.emitError() << llvm::toString(std::move(error));
+  if (failed(showActivations(module, data, threads, count)))
+    return failure();
 
   Builder builder(module.getContext());
   for (const Activation &activation : activations) {

@@ -6,7 +6,7 @@
 
 #include "nibble/Calibration/MeasureActivations.h"
 
-#include "ProbedModel.h"
+#include "ShowActivations.h"
 
 #include <cmath>
 #include <map>
@@ -78,17 +78,12 @@ static ActivationRange getRange(ArrayRef<Channel> channels) {
 FailureOr<ActivationRanges>
 nibble::measureActivations(ModuleOp module, const CalibrationData &data,
                            unsigned threads) {
-  auto model = ProbedModel::compile(module);
-  if (failed(model))
-    return failure();
   std::vector<Channels> samples(data.size());
-  auto observe = [&](size_t sample, ArrayRef<HostTensor> inputs) {
-    return model->run(inputs, [&](const SeenActivation &seen) {
-      measure(seen, samples[sample]);
-    });
+  auto see = [&](size_t sample, const SeenActivation &seen) {
+    measure(seen, samples[sample]);
   };
-  if (llvm::Error error = data.forEachSample(threads, observe))
-    return module.emitError() << llvm::toString(std::move(error));
+  if (failed(showActivations(module, data, threads, see)))
+    return failure();
   Channels all;
   for (const Channels &sample : samples) {
     for (auto &[name, channels] : sample) {

@@ -8,7 +8,9 @@
 
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Nibble/Transforms/Weights.h"
+#include "nibble/Dialect/Onnx/IR/TensorData.h"
 #include "nibble/Dialect/Onnx/IR/ValueNames.h"
+#include "nibble/Support/MappedFile.h"
 
 #include "mlir/IR/IRMapping.h"
 #include "mlir/Pass/PassManager.h"
@@ -114,17 +116,38 @@ std::vector<double> Graph::countCrossing() const {
 // Where to cut
 //===----------------------------------------------------------------------===//
 
-/// Whether `op`, or a node in a subgraph of it, reads a weight that will be
-/// quantized in a product. `input` becomes what it is multiplied with.
-static bool readsWeight(Operation *op, Value &input) {
+/// Says whether a node is a product with a weight that counts.
+using IsLayer = bool (*)(NodeOp node);
+
+static bool readsChosenWeight(NodeOp node) {
+  return isProduct(node) && getChosenWeight(node);
+}
+
+static bool readsConstantMatrix(NodeOp node) {
+  if (!isProduct(node))
+    return false;
+  Value weight = getMatrixSource(node.getInputs()[1]).value;
+  auto type = dyn_cast<RankedTensorType>(weight.getType());
+  return weight.getDefiningOp<ConstantOp>() && type && type.getRank() == 2;
+}
+
+/// Whether `op`, or a node in a subgraph of it, is a layer. `input` becomes
+/// what its weight is multiplied with.
+static bool hasLayer(Operation *op, IsLayer isLayer, Value &input) {
   bool found = false;
   op->walk([&](NodeOp node) {
-    if (!isProduct(node) || !getChosenWeight(node))
+    if (!isLayer(node))
       return;
     found = true;
     input = node.getInputs()[0];
   });
   return found;
+}
+
+static bool hasLayer(ArrayRef<Operation *> nodes, IsLayer isLayer) {
+  Value input;
+  return llvm::any_of(
+      nodes, [&](Operation *node) { return hasLayer(node, isLayer, input); });
 }
 
 namespace {
@@ -135,14 +158,15 @@ struct Cut {
 };
 } // namespace
 
-static std::vector<Cut> findCuts(const Graph &graph, size_t &end) {
+static std::vector<Cut> findCuts(const Graph &graph, IsLayer isLayer,
+                                 size_t &end) {
   std::vector<double> crossing = graph.countCrossing();
   std::vector<Cut> cuts;
   Value last;
   end = 0;
   for (auto [position, node] : llvm::enumerate(graph.getNodes())) {
     Value input;
-    if (!readsWeight(node, input))
+    if (!hasLayer(node, isLayer, input))
       continue;
     if (last && input != last) {
       auto from = crossing.begin() + end, to = crossing.begin() + position + 1;
@@ -181,8 +205,10 @@ static void findEnds(const Graph &graph, Segment &segment, bool keepResults) {
 
 static std::vector<Segment> plan(func::FuncOp main, bool isWhole) {
   Graph graph(main.getBody().front());
+  bool cutsAnywhere = isWhole && !hasLayer(graph.getNodes(), readsChosenWeight);
   size_t end = 0;
-  std::vector<Cut> cuts = findCuts(graph, end);
+  std::vector<Cut> cuts = findCuts(
+      graph, cutsAnywhere ? readsConstantMatrix : readsChosenWeight, end);
   double fewest = std::numeric_limits<double>::infinity();
   for (const Cut &cut : cuts)
     fewest = std::min(fewest, cut.crossing);
@@ -201,9 +227,7 @@ static std::vector<Segment> plan(func::FuncOp main, bool isWhole) {
     ArrayRef<Operation *> nodes = graph.getNodes().slice(begin, stop - begin);
     Segment &segment = segments.emplace_back();
     segment.nodes.assign(nodes.begin(), nodes.end());
-    Value input;
-    segment.hasWeights = llvm::any_of(
-        nodes, [&](Operation *node) { return readsWeight(node, input); });
+    segment.hasWeights = hasLayer(nodes, readsChosenWeight);
     findEnds(graph, segment, isWhole);
     begin = stop;
   }
@@ -271,18 +295,29 @@ OwningOpRef<ModuleOp> nibble::buildSegment(ModuleOp module,
   return result;
 }
 
+LogicalResult nibble::insertObservers(ModuleOp model) {
+  PassManager passes(model.getContext());
+  passes.addPass(createNibbleInsertObservers());
+  return passes.run(model);
+}
+
 FailureOr<std::unique_ptr<CompiledModel>>
-nibble::compileSegment(ModuleOp model, bool observe, CodeCache &code) {
-  if (observe) {
-    PassManager passes(model.getContext());
-    passes.addPass(createNibbleInsertObservers());
-    if (failed(passes.run(model)))
-      return failure();
-  }
+nibble::compileSegment(ModuleOp model, CodeCache &code) {
   CompileOptions options;
   options.reference = false;
   options.compute = "f32";
-  options.observe = observe;
+  options.observe = true;
   options.cache = &code;
   return CompiledModel::compile(model, options);
+}
+
+void nibble::dropWeightPages(const Segment &segment) {
+  for (Operation *node : segment.nodes)
+    for (Value operand : node->getOperands()) {
+      Attribute value = getConstantValue(operand);
+      std::optional<TensorBytes> bytes =
+          value ? getTensorBytes(value) : std::nullopt;
+      if (bytes && bytes->mapped)
+        dropPages(bytes->bytes);
+    }
 }

@@ -11,6 +11,7 @@
 #include "mlir/Bytecode/BytecodeWriter.h"
 #include "mlir/IR/IRMapping.h"
 #include "mlir/Parser/Parser.h"
+#include "llvm/Support/JSON.h"
 #include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/SourceMgr.h"
 
@@ -19,6 +20,7 @@
 using namespace mlir;
 using namespace nibble;
 using llvm::Error;
+using llvm::Expected;
 
 static Error makeError(StringRef path, const Twine &what) {
   return llvm::createStringError(llvm::inconvertibleErrorCode(),
@@ -72,6 +74,64 @@ Error nibble::readStatistics(StringRef path, SegmentStatistics &statistics) {
     moments.restore(std::move(read), rowCount);
   }
   return Error::success();
+}
+
+//===----------------------------------------------------------------------===//
+// Factors
+//===----------------------------------------------------------------------===//
+
+Error nibble::writeFactors(StringRef path, const FactorRecord &factors) {
+  auto file = OutputFile::create(path);
+  if (!file)
+    return file.takeError();
+  std::map<StringRef, const FactorChoice *> sorted;
+  for (const auto &entry : factors)
+    sorted[entry.getKey()] = &entry.getValue();
+  llvm::json::OStream json((*file)->getStream());
+  json.object([&] {
+    json.attributeObject("values", [&] {
+      for (const auto &[name, choice] : sorted)
+        json.attributeObject(name, [&, choice = choice] {
+          json.attributeArray("factors", [&] {
+            for (float factor : choice->factors)
+              json.value(factor);
+          });
+          json.attribute("before", choice->noiseBefore);
+          json.attribute("after", choice->noiseAfter);
+          json.attribute("note", choice->note);
+        });
+    });
+  });
+  return (*file)->commit();
+}
+
+Expected<FactorRecord> nibble::readFactors(StringRef path) {
+  auto buffer = llvm::MemoryBuffer::getFile(path);
+  if (!buffer)
+    return makeError(path, "cannot be read: " + buffer.getError().message());
+  auto parsed = llvm::json::parse((*buffer)->getBuffer());
+  if (!parsed)
+    return makeError(path, llvm::toString(parsed.takeError()));
+  const llvm::json::Object *root = parsed->getAsObject();
+  const llvm::json::Object *values = root ? root->getObject("values") : nullptr;
+  if (!values)
+    return makeError(path, "has no object 'values'");
+  FactorRecord record;
+  for (const auto &[name, value] : *values) {
+    const llvm::json::Object *object = value.getAsObject();
+    const llvm::json::Array *factors =
+        object ? object->getArray("factors") : nullptr;
+    if (!factors)
+      return makeError(path, "has no factors for '" + StringRef(name) + "'");
+    FactorChoice &choice = record[StringRef(name)];
+    for (const llvm::json::Value &factor : *factors)
+      choice.factors.push_back(
+          static_cast<float>(factor.getAsNumber().value_or(1)));
+    choice.noiseBefore = object->getNumber("before").value_or(0);
+    choice.noiseAfter = object->getNumber("after").value_or(0);
+    choice.note = object->getString("note").value_or("").str();
+  }
+  return record;
 }
 
 //===----------------------------------------------------------------------===//

@@ -13,6 +13,7 @@
 #include "Verify.h"
 #include "nibble/Calibration/ChooseRanges.h"
 #include "nibble/Calibration/MeasureActivations.h"
+#include "nibble/Calibration/ScaleWeights.h"
 #include "nibble/Conversion/NibbleToOnnx.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Nibble/Transforms/RescaleInputs.h"
@@ -39,6 +40,9 @@
 #include "llvm/Support/raw_ostream.h"
 
 #include <chrono>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 using namespace mlir;
 using namespace nibble;
@@ -64,13 +68,13 @@ private:
   LogicalResult openData(ModuleOp module);
   LogicalResult inlineFunctions(ModuleOp module);
   LogicalResult prepareModel(ModuleOp module);
+  LogicalResult openJournal(ModuleOp module);
   LogicalResult scaleWeights(ModuleOp module);
   void warnIfNothing(unsigned changed, StringRef why);
   LogicalResult assign(ModuleOp module);
   LogicalResult quantizeWeights(ModuleOp module);
   LogicalResult round(ModuleOp module);
   LogicalResult quantizeScales(ModuleOp module);
-  LogicalResult calibrateAndQuantize(ModuleOp module);
   LogicalResult applyBudget(ModuleOp module);
   LogicalResult evaluateResult(ModuleOp original, ModuleOp quantized);
   int checkMethod();
@@ -236,14 +240,33 @@ LogicalResult Quantizer::prepareModel(ModuleOp module) {
                                 command.threads);
 }
 
+/// Opens the journal, where calibration chooses codes.
+LogicalResult Quantizer::openJournal(ModuleOp module) {
+  if (getMethod(command).rounding == Method::Rounding::Nearest)
+    return success();
+  if (failed(openData(module)))
+    return failure();
+  auto opened = nibble::openJournal(module, *calibration, command);
+  if (!opened) {
+    fail(llvm::toString(opened.takeError()));
+    return failure();
+  }
+  journal = std::move(*opened);
+  if (journal->countDone() && !command.quiet)
+    llvm::errs() << "going on from '" << journal->getFolder()
+                 << "': " << journal->countDone()
+                 << " units of work are done\n";
+  return success();
+}
+
 /// Makes the weights that meet large inputs large themselves.
 LogicalResult Quantizer::scaleWeights(ModuleOp module) {
   if (failed(openData(module)))
     return failure();
-  auto ranges = measureActivations(module, *calibration, command.threads);
-  if (failed(ranges))
-    return failure();
-  auto counts = applyAwq(module, *ranges, command.threads);
+  Progress progress("scaling weights", 1, command.quiet);
+  progress.begin("by what they are multiplied with", 1);
+  auto counts = nibble::scaleWeights(module, *calibration, command.threads,
+                                     journal.get());
   if (failed(counts))
     return failure();
   warnIfNothing(counts->folded + counts->inserted, "there was no gain");
@@ -280,22 +303,6 @@ LogicalResult Quantizer::quantizeScales(ModuleOp module) {
   PassManager passes(&session.getContext(), ModuleOp::getOperationName());
   passes.addPass(createNibbleQuantizeScales());
   return passes.run(module);
-}
-
-LogicalResult Quantizer::calibrateAndQuantize(ModuleOp module) {
-  if (failed(openData(module)))
-    return failure();
-  auto opened = openJournal(module, *calibration, command);
-  if (!opened) {
-    fail(llvm::toString(opened.takeError()));
-    return failure();
-  }
-  journal = std::move(*opened);
-  if (journal->countDone() && !command.quiet)
-    llvm::errs() << "going on from '" << journal->getFolder()
-                 << "': " << journal->countDone()
-                 << " units of work are done\n";
-  return quantizeCalibrated(module, *calibration, command, *journal);
 }
 
 LogicalResult Quantizer::applyBudget(ModuleOp module) {
@@ -365,8 +372,8 @@ LogicalResult Quantizer::quantizeWeights(ModuleOp module) {
   OwningOpRef<ModuleOp> original;
   if (evaluates)
     original = module.clone();
-  if (getMethod(command).rounding != Method::Rounding::Nearest &&
-      failed(calibrateAndQuantize(module)))
+  if (journal &&
+      failed(quantizeCalibrated(module, *calibration, command, *journal)))
     return failure();
   if (failed(round(module)))
     return failure();
@@ -645,6 +652,8 @@ int Quantizer::runOnce() {
     command.json ? printJSON("dry run") : printPlan();
     return ExitSuccess;
   }
+  if (failed(openJournal(*module)))
+    return ExitFailure;
   if (getMethod(command).preparation == Method::Preparation::Awq &&
       failed(scaleWeights(*module)))
     return ExitFailure;
@@ -656,8 +665,17 @@ int Quantizer::runOnce() {
   return ExitSuccess;
 }
 
+/// Has large blocks go back to the system when they are freed: what is kept
+/// between the buffers of runs would pin them in the heaps of their threads.
+static void boundFreeMemory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 1 << 20);
+#endif
+}
+
 /// Runs, and keeps the journal of a run that does not come to its end.
 int Quantizer::run() {
+  boundFreeMemory();
   int code = runOnce();
   if (journal && code == ExitSuccess)
     journal->remove();

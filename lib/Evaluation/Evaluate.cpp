@@ -9,10 +9,8 @@
 #include "LayerErrors.h"
 #include "Outputs.h"
 #include "PairedSegments.h"
-#include "nibble/Dialect/Nibble/Transforms/Passes.h"
-#include "nibble/Dialect/Onnx/IR/TensorData.h"
+#include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
 #include "nibble/Numerics/Parallel.h"
-#include "nibble/Support/MappedFile.h"
 
 #include "mlir/IR/OwningOpRef.h"
 #include "llvm/ADT/DenseMap.h"
@@ -135,26 +133,17 @@ llvm::Error ModelRun::runSample(const Segment &segment,
   return llvm::Error::success();
 }
 
-/// Weights have been packed: the file's pages need not stay in memory.
-static void dropWeights(Operation *node) {
-  for (Value operand : node->getOperands()) {
-    Attribute value = getConstantValue(operand);
-    std::optional<TensorBytes> bytes =
-        value ? getTensorBytes(value) : std::nullopt;
-    if (bytes && bytes->mapped)
-      dropPages(bytes->bytes);
-  }
-}
-
 LogicalResult ModelRun::runPart(const Segment &segment, bool observe,
                                 ArrayRef<OutputMeaning> meanings,
                                 ArrayRef<const Segment *> later,
                                 CodeCache &code) {
-  auto model = compileSegment(*buildSegment(module, segment), observe, code);
+  OwningOpRef<ModuleOp> copy = buildSegment(module, segment);
+  if (observe && failed(insertObservers(*copy)))
+    return failure();
+  auto model = compileSegment(*copy, code);
   if (failed(model))
     return failure();
-  for (Operation *node : segment.nodes)
-    dropWeights(node);
+  dropWeightPages(segment);
   llvm::DenseSet<Value> kept;
   for (const Segment *other : later)
     kept.insert(other->inputs.begin(), other->inputs.end());

@@ -34,7 +34,7 @@ FloatRun::compile(const Segment &segment, const ChangedWeights &weights,
     if (auto resource = dyn_cast<DenseResourceElementsAttr>(value))
       temporary.push_back(resource.getRawHandle());
   });
-  return compileSegment(*copy, /*observe=*/false, code);
+  return compileSegment(*copy, code);
 }
 
 llvm::Error FloatRun::runSegment(const Segment &segment,

@@ -243,7 +243,7 @@ LogicalResult TextSampler::prepare() {
     length = model.inputs[tokens].type.getDimSize(1);
   CodeCache code;
   OwningOpRef<ModuleOp> copy = module.clone();
-  auto result = compileSegment(*copy, /*observe=*/false, code);
+  auto result = compileSegment(*copy, code);
   if (failed(result))
     return failure();
   compiled = std::move(*result);

@@ -21,11 +21,12 @@ WIDTH, LAYERS, TOKENS = 192, 6, 32
 
 
 def model(generator):
-    """Layers with residual connections."""
+    """Layers with residual connections, some of whose channels are larger than others."""
     nodes, weights = [], []
 
     def weight(name, *shape):
-        values = generator.standard_normal(shape) / np.sqrt(shape[0])
+        sizes = np.exp(generator.standard_normal(shape[1])) if name.startswith("up") else 1
+        values = generator.standard_normal(shape) * sizes / np.sqrt(shape[0])
         weights.append(numpy_helper.from_array(values.astype(np.float32), name))
         return name
 
@@ -33,7 +34,7 @@ def model(generator):
         up, down = weight(f"up{i}", WIDTH, 2 * WIDTH), weight(f"down{i}", 2 * WIDTH, WIDTH)
         nodes += [
             helper.make_node("MatMul", [f"h{i}", up], [f"wide{i}"]),
-            helper.make_node("Tanh", [f"wide{i}"], [f"active{i}"]),
+            helper.make_node("Relu", [f"wide{i}"], [f"active{i}"]),
             helper.make_node("MatMul", [f"active{i}", down], [f"narrow{i}"]),
             helper.make_node("Add", [f"h{i}", f"narrow{i}"], [f"h{i + 1}"]),
         ]
@@ -209,18 +210,21 @@ def main():
         samples = generator.standard_normal((12, TOKENS, WIDTH)).astype(np.float32)
         np.savez(folder / "x.npz", h0=samples)
         expected = {}
-        for options in ([], ["--sequential"]):
+        scaled = ["--method", "awq+auto"]
+        for options in ([], ["--sequential"], scaled):
             done = quantize(folder, *options)
             checks.check(done.code == 0, done)
             checks.check(not (folder / "q.onnx.journal").exists(), "the journal stays")
-            expected[len(options)] = (folder / "q.onnx").read_bytes()
-        checks.check(expected[0] != expected[1], "--sequential changes nothing")
-        check_kills(folder, checks, [], expected[0], kills=20)
-        check_kills(folder, checks, ["--sequential"], expected[1], kills=10)
-        check_every_unit(folder, checks, ["--sequential"], expected[1])
-        check_interrupt(folder, checks, expected[0])
+            expected[tuple(options)] = (folder / "q.onnx").read_bytes()
+        checks.check(len(set(expected.values())) == 3, "options change nothing")
+        for options, kills in (([], 20), (["--sequential"], 10), (scaled, 5)):
+            check_kills(folder, checks, options, expected[tuple(options)], kills)
+        for options in (["--sequential"], scaled):
+            check_every_unit(folder, checks, options, expected[tuple(options)])
+        expected = expected[()]
+        check_interrupt(folder, checks, expected)
         check_refusals(folder, checks)
-        check_full_disk(folder, checks, expected[0])
+        check_full_disk(folder, checks, expected)
     checks.finish()
 
 

@@ -45,14 +45,6 @@ public:
   /// The inputs of the model, in order. Files are read when they are asked for.
   llvm::Expected<std::vector<HostTensor>> getSample(size_t index) const;
 
-  /// Calls `use` with the number and the inputs of every sample, on several
-  /// threads. The error is that of the first sample that failed, and names it.
-  llvm::Error forEachSample(
-      unsigned threads,
-      llvm::function_ref<llvm::Error(size_t sample,
-                                     llvm::ArrayRef<HostTensor> inputs)>
-          use) const;
-
   /// A hash of all samples.
   llvm::Expected<uint64_t> hash() const;
 

@@ -36,7 +36,9 @@ struct Segment {
 std::vector<Segment> planSegments(mlir::func::FuncOp main);
 
 /// The same for a whole run of the model: what comes after the last weight is a
-/// segment too, and what the model returns is among the outputs.
+/// segment too, and what the model returns is among the outputs. Where no
+/// weight will be quantized, the constant matrices that MatMul and Gemm read
+/// take their place.
 std::vector<Segment> planWholeRun(mlir::func::FuncOp main);
 
 /// A model whose `main` is the segment: its inputs to its outputs. The nodes
@@ -44,10 +46,18 @@ std::vector<Segment> planWholeRun(mlir::func::FuncOp main);
 mlir::OwningOpRef<mlir::ModuleOp> buildSegment(mlir::ModuleOp module,
                                                const Segment &segment);
 
-/// Code for a model that buildSegment made, in f32; `observe`: with probes
-/// before the nodes that get quantized. Equal parts share `code`.
+/// Adds probes before the nodes of a segment that get quantized
+/// (--nibble-insert-observers).
+mlir::LogicalResult insertObservers(mlir::ModuleOp model);
+
+/// Code for a model that buildSegment made, in f32, whose probes report what
+/// they see. Equal parts share `code`.
 mlir::FailureOr<std::unique_ptr<CompiledModel>>
-compileSegment(mlir::ModuleOp model, bool observe, CodeCache &code);
+compileSegment(mlir::ModuleOp model, CodeCache &code);
+
+/// The weights of a segment have been packed: the pages of the model's file
+/// need not stay in memory.
+void dropWeightPages(const Segment &segment);
 
 } // namespace nibble
 

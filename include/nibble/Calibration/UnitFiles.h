@@ -9,6 +9,7 @@
 
 #include "nibble/Calibration/Calibrate.h"
 #include "nibble/Dialect/Nibble/IR/NibbleOps.h"
+#include "nibble/Dialect/Nibble/Transforms/RescaleInputs.h"
 
 namespace nibble {
 
@@ -18,6 +19,11 @@ llvm::Error writeStatistics(llvm::StringRef path,
                             const SegmentStatistics &statistics);
 /// Fills `statistics`, whose probes are those that were written.
 llvm::Error readStatistics(llvm::StringRef path, SegmentStatistics &statistics);
+
+/// Writes the factors that were chosen for the inputs of products:
+/// {"values": {NAME: {"factors": […], "before": …, "after": …, "note": …}}}.
+llvm::Error writeFactors(llvm::StringRef path, const FactorRecord &factors);
+llvm::Expected<FactorRecord> readFactors(llvm::StringRef path);
 
 /// Writes quantized weights, with the constants that they are made of, as
 /// MLIR's bytecode.

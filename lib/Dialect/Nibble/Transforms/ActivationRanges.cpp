@@ -6,10 +6,13 @@
 
 #include "nibble/Dialect/Nibble/Transforms/ActivationRanges.h"
 
+#include "nibble/Support/OutputFile.h"
+
 #include "llvm/Support/JSON.h"
 #include "llvm/Support/MemoryBuffer.h"
 
 #include <cmath>
+#include <map>
 
 using namespace nibble;
 using llvm::StringRef;
@@ -76,6 +79,37 @@ llvm::Expected<ActivationRanges> nibble::readActivationRanges(StringRef path) {
     ranges[StringRef(name)] = std::move(range);
   }
   return ranges;
+}
+
+llvm::Error nibble::writeActivationRanges(StringRef path,
+                                          const ActivationRanges &ranges) {
+  auto file = OutputFile::create(path);
+  if (!file)
+    return file.takeError();
+  // Sorted, so that the same ranges make the same file.
+  std::map<StringRef, const ActivationRange *> sorted;
+  for (const auto &entry : ranges)
+    sorted[entry.getKey()] = &entry.getValue();
+  llvm::json::OStream json((*file)->getStream());
+  auto write = [&](StringRef key, llvm::ArrayRef<float> numbers) {
+    json.attributeArray(key, [&] {
+      for (float number : numbers)
+        json.value(number);
+    });
+  };
+  json.object([&] {
+    json.attributeObject("values", [&] {
+      for (const auto &[name, range] : sorted)
+        json.attributeObject(name, [&, range = range] {
+          write("min", range->min);
+          write("max", range->max);
+          write("mean", range->mean);
+          write("variance", range->variance);
+          write("magnitude", range->magnitude);
+        });
+    });
+  });
+  return (*file)->commit();
 }
 
 mlir::FailureOr<ActivationRanges>

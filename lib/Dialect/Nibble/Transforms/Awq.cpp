@@ -62,12 +62,21 @@ chooseFactors(InputGroup &group, const ChannelStatistics &statistics,
   return std::optional(std::move(choice));
 }
 
-FailureOr<RescaleCounts>
-nibble::applyAwq(ModuleOp module, ActivationRanges &ranges, unsigned threads) {
-  return rescaleInputs(module, ranges,
-                       [&](InputGroup &group, const ChannelStatistics &known) {
-                         return chooseFactors(group, known, threads);
-                       });
+FailureOr<RescaleCounts> nibble::applyAwq(ModuleOp module,
+                                          ActivationRanges &ranges,
+                                          unsigned threads,
+                                          FactorRecord &record) {
+  auto choose = [&](InputGroup &group, const ChannelStatistics &statistics)
+      -> FailureOr<std::optional<FactorChoice>> {
+    std::string name = getValueName(group.value);
+    if (auto known = record.find(name); known != record.end())
+      return std::optional(known->second);
+    auto choice = chooseFactors(group, statistics, threads);
+    if (succeeded(choice) && *choice)
+      record[name] = **choice;
+    return choice;
+  };
+  return rescaleInputs(module, ranges, choose);
 }
 
 namespace {
@@ -78,7 +87,8 @@ struct Awq : nibble::impl::NibbleAwqBase<Awq> {
     auto ranges = readActivationRanges(rangesFile, &getContext());
     if (failed(ranges))
       return signalPassFailure();
-    auto counts = applyAwq(getOperation(), *ranges, threads);
+    FactorRecord record;
+    auto counts = applyAwq(getOperation(), *ranges, threads, record);
     if (failed(counts))
       return signalPassFailure();
     numFolded += counts->folded;

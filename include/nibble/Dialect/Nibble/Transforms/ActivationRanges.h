@@ -33,6 +33,10 @@ using ActivationRanges = llvm::StringMap<ActivationRange>;
 /// finite, lists of different lengths, a minimum above the maximum.
 llvm::Expected<ActivationRanges> readActivationRanges(llvm::StringRef path);
 
+/// Writes what readActivationRanges reads, with all digits.
+llvm::Error writeActivationRanges(llvm::StringRef path,
+                                  const ActivationRanges &ranges);
+
 /// The same for a pass: an error is reported to `context`.
 mlir::FailureOr<ActivationRanges>
 readActivationRanges(llvm::StringRef path, mlir::MLIRContext *context);

@@ -77,6 +77,9 @@ struct FactorChoice {
   std::string note;
 };
 
+/// By the ONNX name of the value.
+using FactorRecord = llvm::StringMap<FactorChoice>;
+
 /// std::nullopt: the weights of this group are none of the method's business.
 /// Errors have been reported.
 using ChooseFactors =
@@ -101,9 +104,11 @@ mlir::FailureOr<RescaleCounts> smoothInputs(mlir::ModuleOp module,
                                             ActivationRanges &ranges,
                                             double strength = 0.5);
 
-/// What --nibble-awq does.
-mlir::FailureOr<RescaleCounts>
-applyAwq(mlir::ModuleOp module, ActivationRanges &ranges, unsigned threads);
+/// What --nibble-awq does. What `record` has is not searched for again; what is
+/// found goes there.
+mlir::FailureOr<RescaleCounts> applyAwq(mlir::ModuleOp module,
+                                        ActivationRanges &ranges,
+                                        unsigned threads, FactorRecord &record);
 
 } // namespace nibble
 
