@@ -17,8 +17,8 @@ extern "C" {
 /* The features of this machine, as bits of CpuFeatures.inl. */
 uint64_t nibble_host_features(void);
 
-/* A model that is ready to run. Never changes after it was made, so any number
- * of threads may run it. */
+/* A model that is ready to run. Nothing but its pool changes after it was made,
+ * so any number of threads may run it. */
 typedef struct nibble_model {
   const nibble_model_info *info;
   const nibble_row *row;
@@ -27,6 +27,7 @@ typedef struct nibble_model {
   size_t mapping_size;
   /* One after the other, the descriptors of the weights. */
   int64_t *descriptors;
+  struct nibble_pool *pool;
 } nibble_model;
 
 nibble_status nibble_model_create(const nibble_model_info *info,

@@ -213,9 +213,10 @@ nibble_status nibble_model_create(const nibble_model_info *info,
   const nibble_row *row = choose_row(info);
   if (!row)
     return fail_row(info);
-  nibble_model *model = calloc(1, sizeof(*model));
+  nibble_model *model = calloc(1, sizeof(*model) + sizeof(*model->pool));
   if (!model)
     return fail_memory();
+  model->pool = (struct nibble_pool *)(model + 1);
   model->info = info;
   model->row = row;
   nibble_status status = load_weights(model, weights_path, &bytes);
@@ -235,6 +236,7 @@ void nibble_model_destroy(nibble_model *model) {
   if (model->mapping)
     munmap(model->mapping, model->mapping_size);
   free(model->descriptors);
+  nibble_pool_free(model->pool);
   free(model);
 }
 
@@ -628,8 +630,8 @@ nibble_status nibble_model_run(const nibble_model *model,
   if (!state)
     return fail_memory();
   fill_arguments(state, model, inputs);
-  int code =
-      nibble_run_call(&state->run, model->row->entry, state->arguments, stop);
+  int code = nibble_run_call(&state->run, model->row->entry, state->arguments,
+                             stop, model->pool);
   if (code == NIBBLE_RUN_OK)
     status = give_results(model->info, state->results, outputs);
   else

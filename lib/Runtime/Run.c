@@ -13,8 +13,12 @@ struct nibble_allocation {
   struct nibble_allocation *previous, *next;
   /* Null for a buffer that no run owns. */
   struct nibble_run *run;
-  size_t size;
-  char padding[32];
+  /* What it has, and what was asked for. */
+  size_t size, used;
+  /* Of the first buffer in a pool: the most bytes that were in use in the run
+   * that left it. */
+  size_t peak_bytes;
+  char padding[16];
 };
 
 _Static_assert(sizeof(struct nibble_allocation) == 64,
@@ -44,14 +48,58 @@ static void free_all(struct nibble_allocation *allocation) {
 static void free_spare(struct nibble_run *run) {
   free_all(run->spare);
   run->spare = NULL;
-  run->spare_bytes = 0;
+}
+
+static void add_spare(struct nibble_run *run,
+                      struct nibble_allocation *allocation) {
+  allocation->next = run->spare;
+  run->spare = allocation;
+}
+
+/* The spare buffer that was freed last: where runs are alike, it is the one
+ * that will be needed last. */
+static void drop_spare(struct nibble_run *run) {
+  struct nibble_allocation *last = run->spare;
+  run->spare = last->next;
+  run->owned_bytes -= last->size;
+  free(last);
+}
+
+/* All that the pool has, which no other run gets then. */
+static void take_pool(struct nibble_run *run) {
+  run->spare = NULL;
+  run->owned_bytes = run->known_bytes = 0;
+  if (!run->pool)
+    return;
+  run->spare = __atomic_exchange_n(&run->pool->spare, NULL, __ATOMIC_ACQUIRE);
+  if (run->spare)
+    run->known_bytes = run->spare->peak_bytes;
+  for (struct nibble_allocation *it = run->spare; it; it = it->next)
+    run->owned_bytes += it->size;
+}
+
+/* Leaves what the run needed to the next one, unless the pool has something
+ * already. */
+static void fill_pool(struct nibble_run *run) {
+  while (run->spare && run->owned_bytes > 2 * run->peak_bytes)
+    drop_spare(run);
+  struct nibble_allocation *none = NULL;
+  if (run->spare)
+    run->spare->peak_bytes = run->peak_bytes;
+  if (run->pool &&
+      __atomic_compare_exchange_n(&run->pool->spare, &none, run->spare, 0,
+                                  __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+    run->spare = NULL;
+  free_spare(run);
 }
 
 int nibble_run_call(struct nibble_run *run, void (*function)(void **),
-                    void **arguments, const volatile int *stop) {
+                    void **arguments, const volatile int *stop,
+                    struct nibble_pool *pool) {
   run->allocations = NULL;
-  run->spare = NULL;
-  run->live_bytes = run->peak_bytes = run->spare_bytes = 0;
+  run->live_bytes = run->peak_bytes = 0;
+  run->pool = pool;
+  take_pool(run);
   run->stop = stop;
   run->outer = current;
   run->code = NIBBLE_RUN_OK;
@@ -60,16 +108,31 @@ int nibble_run_call(struct nibble_run *run, void (*function)(void **),
   if (_setjmp(run->entry) == 0)
     function(arguments);
   current = run->outer;
-  free_spare(run);
-  if (run->code != NIBBLE_RUN_OK)
-    nibble_run_free(run);
+  if (run->code != NIBBLE_RUN_OK) {
+    free_spare(run);
+    free_all(run->allocations);
+    run->allocations = NULL;
+  }
   return run->code;
 }
 
 void nibble_run_free(struct nibble_run *run) {
-  free_spare(run);
-  free_all(run->allocations);
+  struct nibble_allocation *allocation = run->allocations;
+  while (allocation) {
+    struct nibble_allocation *next = allocation->next;
+    if (allocation->size >= LARGE)
+      add_spare(run, allocation);
+    else
+      free(allocation);
+    allocation = next;
+  }
   run->allocations = NULL;
+  fill_pool(run);
+}
+
+void nibble_pool_free(struct nibble_pool *pool) {
+  free_all(pool->spare);
+  pool->spare = NULL;
 }
 
 void nibble_run_take(void *buffer) {
@@ -83,8 +146,10 @@ void nibble_run_take(void *buffer) {
     run->allocations = allocation->next;
   if (allocation->next)
     allocation->next->previous = allocation->previous;
-  if (allocation->size >= LARGE)
-    run->live_bytes -= allocation->size;
+  if (allocation->size >= LARGE) {
+    run->live_bytes -= allocation->used;
+    run->owned_bytes -= allocation->size;
+  }
   allocation->run = NULL;
 }
 
@@ -132,41 +197,61 @@ void *nibble_run_allocate(size_t size) {
   allocation->previous = NULL;
   allocation->next = NULL;
   allocation->run = NULL;
-  allocation->size = size;
+  allocation->size = allocation->used = size;
   return allocation + 1;
 }
 
-/* A spare buffer that `size` fills at least half; null where there is none. */
-static void *take_spare(struct nibble_run *run, size_t size) {
+/* The smallest spare buffer for `size` of at most `largest` bytes; null where
+ * there is none. */
+static struct nibble_allocation *take_spare(struct nibble_run *run, size_t size,
+                                            size_t largest) {
   struct nibble_allocation **link = &run->spare, **best = NULL;
   for (; *link; link = &(*link)->next)
-    if ((*link)->size >= size && (*link)->size / 2 <= size &&
+    if ((*link)->size >= size && (*link)->size <= largest &&
         (!best || (*link)->size < (*best)->size))
       best = link;
   if (!best)
     return NULL;
   struct nibble_allocation *allocation = *best;
   *best = allocation->next;
-  run->spare_bytes -= allocation->size;
   allocation->previous = allocation->next = NULL;
-  return allocation + 1;
+  return allocation;
+}
+
+static size_t most(size_t a, size_t b) { return a > b ? a : b; }
+
+/* Prefers a spare buffer that `size` fills at least half, then memory that the
+ * run may still ask for, then any spare buffer; at last spare ones, which are
+ * too small, give way. */
+static struct nibble_allocation *find_buffer(struct nibble_run *run,
+                                             size_t size) {
+  struct nibble_allocation *found =
+      take_spare(run, size, size > SIZE_MAX / 2 ? SIZE_MAX : 2 * size);
+  size_t peak =
+      most(most(run->peak_bytes, run->known_bytes), run->live_bytes + size);
+  if (!found && run->owned_bytes + size > 2 * peak)
+    found = take_spare(run, size, SIZE_MAX);
+  if (found)
+    return found;
+  while (run->spare && run->owned_bytes + size > 2 * peak)
+    drop_spare(run);
+  void *buffer = nibble_run_allocate(size);
+  if (!buffer)
+    return NULL;
+  run->owned_bytes += size;
+  return (struct nibble_allocation *)buffer - 1;
 }
 
 static void *allocate_for(struct nibble_run *run, size_t size) {
   if (!run || size < LARGE)
     return nibble_run_allocate(size);
-  void *buffer = take_spare(run, size);
-  if (!buffer) {
-    if (run->live_bytes + run->spare_bytes + size > 2 * run->peak_bytes)
-      free_spare(run);
-    buffer = nibble_run_allocate(size);
-  }
-  if (!buffer)
+  struct nibble_allocation *allocation = find_buffer(run, size);
+  if (!allocation)
     return NULL;
-  run->live_bytes += ((struct nibble_allocation *)buffer - 1)->size;
-  if (run->live_bytes > run->peak_bytes)
-    run->peak_bytes = run->live_bytes;
-  return buffer;
+  allocation->used = size;
+  run->live_bytes += size;
+  run->peak_bytes = most(run->peak_bytes, run->live_bytes);
+  return allocation + 1;
 }
 
 void *_mlir_memref_to_llvm_aligned_alloc(size_t alignment, size_t size) {
@@ -201,7 +286,6 @@ void _mlir_memref_to_llvm_free(void *buffer) {
     free(allocation);
     return;
   }
-  allocation->next = run->spare;
-  run->spare = allocation;
-  run->spare_bytes += allocation->size;
+  run->owned_bytes += allocation->size;
+  add_spare(run, allocation);
 }

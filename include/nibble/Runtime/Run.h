@@ -39,6 +39,14 @@ enum {
 
 struct nibble_allocation;
 
+/* Buffers that a model keeps from run to run, so that the pages of large ones
+ * are not given back and asked for again: at most twice the bytes that the last
+ * run had in use at once. Zero at first. Any number of threads may run with one
+ * pool; the first takes what there is, and the others begin with nothing. */
+struct nibble_pool {
+  struct nibble_allocation *spare;
+};
+
 struct nibble_run {
   /* Where a failure jumps to: at least as large as any libc's jmp_buf. */
   NIBBLE_ALIGN_16 char entry[512];
@@ -47,9 +55,11 @@ struct nibble_run {
   /* Buffers that were freed and wait to be used again, so that the pages of
    * large ones are not given back and asked for over and over. */
   struct nibble_allocation *spare;
-  /* Bytes of large buffers: in use, at most in use so far, and spare. Those in
-   * use and spare are at most twice those that were ever in use. */
-  size_t live_bytes, peak_bytes, spare_bytes;
+  struct nibble_pool *pool;
+  /* Bytes of large buffers: in use, at most in use so far, at most in use in
+   * the run that left the pool, and of all that exist. The last are at most
+   * twice those that were ever in use. */
+  size_t live_bytes, peak_bytes, known_bytes, owned_bytes;
   /* Ends the run when it is not null and points to anything but 0. */
   const volatile int *stop;
   /* The run that this thread was in before. */
@@ -60,9 +70,11 @@ struct nibble_run {
 
 /* Calls `function` with `arguments` as a run and returns how it ended; after a
  * failure, `run->message` says why, and no buffer of the run is left. After a
- * success the buffers that the code did not free are still there. */
+ * success the buffers that the code did not free are still there, until
+ * nibble_run_free. `pool` may be null. */
 int nibble_run_call(struct nibble_run *run, void (*function)(void **),
-                    void **arguments, const volatile int *stop);
+                    void **arguments, const volatile int *stop,
+                    struct nibble_pool *pool);
 
 /* Takes `buffer`, a start of a buffer, out of the run that made it; who calls
  * owns it then. */
@@ -71,8 +83,11 @@ void nibble_run_take(void *buffer);
 /* A buffer that no run owns; null where there is no memory for it. */
 void *nibble_run_allocate(size_t size);
 
-/* Frees all buffers of the run. */
+/* Frees all buffers of the run, or leaves them to its pool. */
 void nibble_run_free(struct nibble_run *run);
+
+/* Frees what is in the pool, which no run uses. */
+void nibble_pool_free(struct nibble_pool *pool);
 
 //===--- Called by compiled code ------------------------------------------===//
 

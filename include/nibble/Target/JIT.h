@@ -17,6 +17,8 @@
 #include <memory>
 #include <vector>
 
+struct nibble_pool;
+
 namespace mlir {
 class ExecutionEngine;
 }
@@ -121,6 +123,8 @@ private:
   std::vector<Weight> weights;
   std::vector<std::string> probes;
   std::shared_ptr<mlir::ExecutionEngine> engine;
+  /// Buffers that runs leave to those after them.
+  std::unique_ptr<nibble_pool, void (*)(nibble_pool *)> pool;
   /// Where the code is that of another model: what its checks say, which names
   /// that one's nodes, to what they say here.
   llvm::StringMap<std::string> messages;

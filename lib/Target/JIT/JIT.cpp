@@ -33,7 +33,12 @@ using namespace nibble;
 using llvm::Error;
 using llvm::Expected;
 
-CompiledModel::CompiledModel() = default;
+static void destroyPool(nibble_pool *pool) {
+  nibble_pool_free(pool);
+  delete pool;
+}
+
+CompiledModel::CompiledModel() : pool(new nibble_pool(), destroyPool) {}
 CompiledModel::~CompiledModel() = default;
 CodeCache::CodeCache() = default;
 CodeCache::~CodeCache() = default;
@@ -460,8 +465,8 @@ CompiledModel::run(ArrayRef<HostTensor> inputs, RunObserver *observer) const {
     return entry.takeError();
   ObserverScope scope(observer);
   nibble_run run;
-  if (nibble_run_call(&run, *entry, packed.data(), /*stop=*/nullptr) !=
-      NIBBLE_RUN_OK)
+  if (nibble_run_call(&run, *entry, packed.data(), /*stop=*/nullptr,
+                      pool.get()) != NIBBLE_RUN_OK)
     return makeError(translate(run.message));
 
   std::vector<HostTensor> outputs;

@@ -46,7 +46,7 @@ TEST(Run, KeepsWhatTheCodeDoesNotFree) {
     _mlir_memref_to_llvm_free(c);
     *static_cast<void **>(arguments[0]) = a;
   };
-  ASSERT_EQ(nibble_run_call(run.get(), code, arguments, nullptr),
+  ASSERT_EQ(nibble_run_call(run.get(), code, arguments, nullptr, nullptr),
             NIBBLE_RUN_OK);
   EXPECT_EQ(reinterpret_cast<uintptr_t>(kept) % 64, 0u);
   nibble_run_take(kept);
@@ -68,18 +68,81 @@ TEST(Run, UsesLargeBuffersAgain) {
     }
     _mlir_memref_to_llvm_free(arguments[2]);
   };
-  ASSERT_EQ(nibble_run_call(run.get(), code, buffers, nullptr), NIBBLE_RUN_OK);
+  ASSERT_EQ(nibble_run_call(run.get(), code, buffers, nullptr, nullptr),
+            NIBBLE_RUN_OK);
   EXPECT_EQ(buffers[0], buffers[1]);
   EXPECT_NE(buffers[0], buffers[2]);
   EXPECT_EQ(run->live_bytes, 0u);
   EXPECT_EQ(run->peak_bytes, 1u << 20);
+  nibble_run_free(run.get());
   EXPECT_EQ(run->spare, nullptr);
+}
+
+namespace {
+/// A run with a pool that uses one buffer of so many bytes, which it leaves.
+void *runWith(nibble_pool &pool, size_t size) {
+  auto run = makeRun();
+  void *arguments[] = {static_cast<void *>(&size), nullptr};
+  auto code = [](void **arguments) {
+    arguments[1] = allocate(*static_cast<size_t *>(arguments[0]));
+  };
+  EXPECT_EQ(nibble_run_call(run.get(), code, arguments, nullptr, &pool),
+            NIBBLE_RUN_OK);
+  nibble_run_free(run.get());
+  return arguments[1];
+}
+} // namespace
+
+TEST(Run, LeavesBuffersToTheNextOne) {
+  nibble_pool pool = {};
+  constexpr size_t large = 1 << 20;
+  void *first = runWith(pool, large);
+  EXPECT_EQ(runWith(pool, large), first);
+  EXPECT_EQ(runWith(pool, large - 5), first);
+  // A run that fails leaves nothing.
+  auto failing = makeRun();
+  nibble_run_call(failing.get(), failAfterAllocating, nullptr, nullptr, &pool);
+  EXPECT_EQ(pool.spare, nullptr);
+  nibble_pool_free(&pool);
+}
+
+TEST(Run, LeavesNoMoreThanItNeeded) {
+  nibble_pool pool = {};
+  runWith(pool, 1 << 24);
+  // 16 MiB are more than twice what this one has in use.
+  runWith(pool, 1 << 20);
+  auto run = makeRun();
+  auto nothing = [](void **) {};
+  nibble_run_call(run.get(), nothing, nullptr, nullptr, &pool);
+  EXPECT_LE(run->owned_bytes, size_t(2) << 20);
+  EXPECT_EQ(pool.spare, nullptr) << "a run under way has the pool's buffers";
+  nibble_run_free(run.get());
+  EXPECT_EQ(pool.spare, nullptr);
+  runWith(pool, 10);
+  EXPECT_EQ(pool.spare, nullptr) << "a small buffer is not kept";
+  nibble_pool_free(&pool);
+}
+
+TEST(Run, SharesAPoolBetweenThreads) {
+  nibble_pool pool = {};
+  std::vector<std::thread> threads;
+  threads.reserve(4);
+  for (size_t i = 0; i < 4; ++i)
+    threads.emplace_back([&pool, i] {
+      for (size_t size = 0; size < 200; ++size)
+        runWith(pool, (i + 1) << 16);
+    });
+  for (std::thread &thread : threads)
+    thread.join();
+  nibble_pool_free(&pool);
+  EXPECT_EQ(pool.spare, nullptr);
 }
 
 // AddressSanitizer finds what leaks here.
 TEST(Run, FreesAllAfterAFailure) {
   auto run = makeRun();
-  EXPECT_EQ(nibble_run_call(run.get(), failAfterAllocating, nullptr, nullptr),
+  EXPECT_EQ(nibble_run_call(run.get(), failAfterAllocating, nullptr, nullptr,
+                            nullptr),
             NIBBLE_RUN_CHECK_FAILED);
   EXPECT_STREQ(run->message, "node 'x': index is out");
   EXPECT_EQ(run->allocations, nullptr);
@@ -91,7 +154,7 @@ TEST(Run, NamesWhatDoesNotFit) {
     allocate(100);
     _mlir_memref_to_llvm_alloc(std::numeric_limits<size_t>::max() - 8);
   };
-  EXPECT_EQ(nibble_run_call(run.get(), code, nullptr, nullptr),
+  EXPECT_EQ(nibble_run_call(run.get(), code, nullptr, nullptr, nullptr),
             NIBBLE_RUN_OUT_OF_MEMORY);
   EXPECT_STREQ(run->message, "no memory for 18446744073709551607 bytes");
 }
@@ -107,7 +170,7 @@ TEST(Run, MultipliesSizesWithCare) {
   auto multiply = [&](int64_t a, int64_t b) {
     numbers[0] = a;
     numbers[1] = b;
-    return nibble_run_call(run.get(), code, arguments, nullptr);
+    return nibble_run_call(run.get(), code, arguments, nullptr, nullptr);
   };
   EXPECT_EQ(multiply(int64_t(1) << 31, int64_t(1) << 31), NIBBLE_RUN_OK);
   EXPECT_EQ(numbers[2], int64_t(1) << 62);
@@ -131,7 +194,7 @@ TEST(Run, EndsWhenItsCallerWants) {
         *static_cast<volatile int *>(arguments[0]) = 1;
     }
   };
-  EXPECT_EQ(nibble_run_call(run.get(), code, arguments, &stop),
+  EXPECT_EQ(nibble_run_call(run.get(), code, arguments, &stop, nullptr),
             NIBBLE_RUN_INTERRUPTED);
 }
 
@@ -143,7 +206,7 @@ TEST(Run, CutsALongMessage) {
     nibble_runtime_fail(NIBBLE_RUN_CHECK_FAILED,
                         static_cast<const char *>(arguments[0]));
   };
-  nibble_run_call(run.get(), code, arguments, nullptr);
+  nibble_run_call(run.get(), code, arguments, nullptr, nullptr);
   EXPECT_EQ(std::string(run->message),
             std::string(sizeof(run->message) - 1, 'x'));
 }
@@ -151,9 +214,9 @@ TEST(Run, CutsALongMessage) {
 TEST(Run, IsApartFromOtherThreadsAndTheRunAround) {
   auto outer = [](void **) {
     auto inner = makeRun();
-    EXPECT_EQ(
-        nibble_run_call(inner.get(), failAfterAllocating, nullptr, nullptr),
-        NIBBLE_RUN_CHECK_FAILED);
+    EXPECT_EQ(nibble_run_call(inner.get(), failAfterAllocating, nullptr,
+                              nullptr, nullptr),
+              NIBBLE_RUN_CHECK_FAILED);
     _mlir_memref_to_llvm_free(allocate(5));
   };
   std::vector<std::thread> threads;
@@ -162,7 +225,7 @@ TEST(Run, IsApartFromOtherThreadsAndTheRunAround) {
     threads.emplace_back([&] {
       auto run = makeRun();
       for (int repeat = 0; repeat < 100; ++repeat) {
-        EXPECT_EQ(nibble_run_call(run.get(), outer, nullptr, nullptr),
+        EXPECT_EQ(nibble_run_call(run.get(), outer, nullptr, nullptr, nullptr),
                   NIBBLE_RUN_OK);
         EXPECT_EQ(run->allocations, nullptr);
       }
