@@ -247,7 +247,7 @@ void DirectProduct::build() {
 }
 
 /// (x, weight: i8 buffer, first byte of the group: index, scratch, first row,
-///  rows: up to kDirectRows, first k, ks: index)
+///  rows: up to kDirectRows, first k, ks, columns: index); all 64 are computed
 static func::FuncOp getDirectProductFunction(ModuleOp module,
                                              const KernelTarget &target,
                                              const WeightKernelFormat &format) {
@@ -258,6 +258,7 @@ static func::FuncOp getDirectProductFunction(ModuleOp module,
                               type.buffer(type.i8()),
                               index,
                               type.buffer(type.f32()),
+                              index,
                               index,
                               index,
                               index,

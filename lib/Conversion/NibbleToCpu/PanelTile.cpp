@@ -21,7 +21,8 @@ struct RegisterTile {
   int64_t vectors;
 };
 
-/// scratch[row, 64] += x[first + row, k…] · panel[k…, 64]
+/// scratch[row, 64] += x[first + row, k…] · panel[k…, 64], of which the first
+/// `columns` count.
 class PanelProduct {
 public:
   PanelProduct(KernelBuilder &kernel, const KernelTarget &target,
@@ -29,7 +30,7 @@ public:
       : kernel(kernel), target(target), factors(factors), x(arguments[0]),
         panel(arguments[1]), panelStart(arguments[2]), scratch(arguments[3]),
         first(arguments[4]), count(arguments[5]), firstK(arguments[6]),
-        countK(arguments[7]),
+        countK(arguments[7]), columns(arguments[8]),
         sums(kernel.vector(target.lanes(), getSumElement(kernel, factors))),
         depth(factors == Factors::Bytes ? 4 : 1),
         factor(kernel.vector(depth * target.lanes(),
@@ -49,7 +50,7 @@ private:
   KernelBuilder &kernel;
   const KernelTarget &target;
   Factors factors;
-  Value x, panel, panelStart, scratch, first, count, firstK, countK;
+  Value x, panel, panelStart, scratch, first, count, firstK, countK, columns;
   VectorType sums;
   /// Inputs k of a step, and a vector of them for each column.
   int64_t depth;
@@ -129,10 +130,19 @@ void PanelProduct::buildRows(Value row, int64_t rows) {
   int64_t wide = target.registers >= 32 ? 4 : 2;
   int64_t vectors =
       std::min(wide * (rows <= 2 ? 2 : 1), target.vectorsPerTile());
-  if (vectors == target.vectorsPerTile())
-    return buildTile(row, {rows, vectors}, kernel.index(0));
-  kernel.loop(kernel.index(0), kernel.index(kColumns), vectors * target.lanes(),
-              [&](Value column) { buildTile(row, {rows, vectors}, column); });
+  auto buildColumns = [&](int64_t together) {
+    Value end = kernel.min(columns, kernel.index(kColumns));
+    kernel.loop(
+        kernel.index(0), end, together * target.lanes(),
+        [&](Value column) { buildTile(row, {rows, together}, column); });
+  };
+  if (vectors < target.vectorsPerTile())
+    return buildColumns(vectors);
+  // The last tile of a row of tiles may be narrow.
+  kernel.ifThen(
+      kernel.lessEqual(columns, kernel.index(kColumns / 2)),
+      [&] { buildColumns(1); },
+      [&] { buildTile(row, {rows, vectors}, kernel.index(0)); });
 }
 
 void PanelProduct::build() {
@@ -162,6 +172,7 @@ func::FuncOp nibble::getPanelProductFunction(ModuleOp module,
                               type.buffer(element),
                               index,
                               type.buffer(getSumElement(type, factors)),
+                              index,
                               index,
                               index,
                               index,
@@ -248,7 +259,7 @@ void PanelTileBuilder::multiply(func::FuncOp product, const Panel &panel,
                                 Value firstK, Value countK) {
   func::CallOp::create(kernel.builder, kernel.loc, product,
                        ValueRange{x, panel.buffer, panel.start, scratch, pass,
-                                  passRows, firstK, countK});
+                                  passRows, firstK, countK, columns});
 }
 
 void PanelTileBuilder::finishPass() {

@@ -26,7 +26,7 @@ mlir::Type getSumElement(KernelBuilder &kernel, Factors factors);
 /// scratch[row, 64] += x[first + row, k…] · panel[k…, 64] as a function; a
 /// panel of f16 or bf16, `element`, is widened
 /// (x: matrix, panel: buffer, panelStart: index, scratch: buffer,
-///  first row, rows, first k, ks: index)
+///  first row, rows, first k, ks, columns that count, if less than 64: index)
 mlir::func::FuncOp getPanelProductFunction(mlir::ModuleOp module,
                                            const KernelTarget &target,
                                            Factors factors = Factors::Floats,
