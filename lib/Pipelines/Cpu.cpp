@@ -20,6 +20,7 @@ using namespace nibble;
 
 void nibble::buildCpuTensorPipeline(OpPassManager &passes,
                                     const CpuOptions &options) {
+  passes.addPass(createNibbleSplitSparseOutliers());
   buildGraphPipeline(passes);
   passes.addPass(createConvertOnnxToLinalg());
   passes.addPass(createCanonicalizerPass());
