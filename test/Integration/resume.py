@@ -218,6 +218,10 @@ def main():
         check_kills(folder, checks, [], expected[0], kills=20)
         check_kills(folder, checks, ["--sequential"], expected[1], kills=10)
         check_every_unit(folder, checks, ["--sequential"], expected[1])
+        method = ["--method", "spqr+auto"]
+        done = quantize(folder, *method, output="spqr.onnx")
+        checks.check(done.code == 0, done)
+        check_every_unit(folder, checks, method, (folder / "spqr.onnx").read_bytes())
         check_interrupt(folder, checks, expected[0])
         check_refusals(folder, checks)
         check_full_disk(folder, checks, expected[0])
