@@ -152,6 +152,20 @@ def check_forms(folder, checks):
                          target.read_bytes(), f"{where}: not the same again: {done}")
 
 
+def check_other_readers(folder, checks):
+    """A weight that is not only a plain factor has no outliers, and says why."""
+    model = spiky_model("Gemm")
+    model.graph.node[0].attribute.append(helper.make_attribute("alpha", 2.0))
+    onnx.save(model, folder / "m.onnx")
+    np.savez(folder / "x.npz", x=samples(np.random.default_rng(4), 24, 16))
+    done, target, report = quantize(folder, folder / "m.onnx", "w4g32", "spqr")
+    if checks.check(done.code == 0, done):
+        notes = report["weights"][0]["notes"]
+        checks.check(any("no outliers are kept apart" in note for note in notes), notes)
+        kinds = [node.op_type for node in onnx.load(target).graph.node]
+        checks.check("CumSum" not in kinds, kinds)
+
+
 def check_fact(folder, checks):
     """Quality on inputs that calibration has not seen."""
     generator = np.random.default_rng(5)
@@ -206,6 +220,7 @@ def main():
     with support.scratch() as scratch:
         folder = pathlib.Path(scratch)
         check_forms(folder, checks)
+        check_other_readers(folder, checks)
         check_fact(folder, checks)
         check_refusals(folder, checks)
     checks.finish()
