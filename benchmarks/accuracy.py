@@ -44,6 +44,10 @@ NIBBLE = {
     "w3g128 gptq": "--scheme w3g128 --method gptq %C",
     "w3g128": "--scheme w3g128 %C",
     "w2g32": "--scheme w2g32 %C",
+    "w4g128 spqr": "--scheme w4g128 --method spqr+auto --outlier-share .5 %C",
+    "w3g128 spqr": "--scheme w3g128 --method spqr+auto %C",
+    "w3g64": "--scheme w3g64 %C",
+    "w2g32 spqr": "--scheme w2g32 --method spqr+auto %C",
     "nf4g64": "--scheme nf4g64 %C",
     "w4g64s doubly": "--scheme w4g64s --double-quantization %C",
     "w8a8 round": "--scheme w8cs --activations dynamic --method round",
@@ -51,6 +55,7 @@ NIBBLE = {
     "w8a8 llm-int8": "--scheme w8cs --activations dynamic --method llm-int8 %C",
     "mixed, 4.5 bits": "--target-bpw 4.5 %C",
     "mixed, 3.5 bits": "--target-bpw 3.5 %C",
+    "mixed, 3.45 bits": "--target-bpw 3.45 %C",
 }
 PEER = {"onnxruntime w4g32s": (32, True), "onnxruntime w4g128": (128, False)}
 

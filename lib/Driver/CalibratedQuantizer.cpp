@@ -10,6 +10,9 @@
 #include "nibble/Calibration/Calibrate.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Nibble/Transforms/QuantizeConstant.h"
+#include "nibble/Dialect/Nibble/Transforms/RescaleInputs.h"
+#include "nibble/Dialect/Nibble/Transforms/SplitSparseOutliers.h"
+#include "nibble/Dialect/Nibble/Transforms/Weights.h"
 #include "nibble/Dialect/Onnx/IR/TensorData.h"
 #include "nibble/Numerics/RecipeQuantizer.h"
 #include "nibble/Support/MappedFile.h"
@@ -26,7 +29,10 @@ using namespace nibble;
 static RecipeOptions getRecipe(const QuantizeCommand &command) {
   RecipeOptions recipe;
   recipe.damping.damping = command.damping;
-  switch (getMethod(command).rounding) {
+  Method method = getMethod(command);
+  if (method.keepsOutliers)
+    recipe.outlierShare = command.outlierShare / 100;
+  switch (method.rounding) {
   case Method::Rounding::Nearest:
   case Method::Rounding::Calibrated:
     recipe.rounding = SecondOrderRounding::Nearest;
@@ -36,10 +42,32 @@ static RecipeOptions getRecipe(const QuantizeCommand &command) {
     recipe.scales = ScaleObjective::MinMax;
     recipe.rounds = 0;
     break;
+  case Method::Rounding::Obq:
+    recipe.scales = ScaleObjective::MinMax;
+    recipe.rounding = SecondOrderRounding::ObqGreedy;
+    recipe.rounds = 0;
+    break;
   case Method::Rounding::Recipe:
     break;
   }
   return recipe;
+}
+
+static RecipeOptions getPlainRecipe(const QuantizeCommand &command) {
+  RecipeOptions recipe = getRecipe(command);
+  recipe.outlierShare = 0;
+  return recipe;
+}
+
+/// Why a weight has no outliers; empty where it may have some.
+static std::string whyNoOutliers(onnx::ConstantOp constant) {
+  auto encoding = constant->getAttrOfType<QuantizedAttr>(kEncodingAttrName);
+  if (!isReadByProducts(constant.getResult()))
+    return "no outliers are kept apart: not only MatMul and Gemm (without "
+           "transA and alpha) read it";
+  if (getScheme(encoding).granularity == Granularity::Tensor)
+    return "no outliers are kept apart: it has one scale for the tensor";
+  return "";
 }
 
 namespace {
@@ -48,6 +76,7 @@ class PartQuantizer {
 public:
   PartQuantizer(const QuantizeCommand &command, size_t weights)
       : command(command), quantizer(getRecipe(command)),
+        plainQuantizer(getPlainRecipe(command)),
         progress("quantizing", static_cast<int64_t>(weights), command.quiet) {}
 
   LogicalResult quantize(ArrayRef<CalibratedWeight> weights,
@@ -64,6 +93,8 @@ private:
 
   const QuantizeCommand &command;
   RecipeQuantizer quantizer;
+  /// For weights that cannot have outliers, where the method keeps some.
+  RecipeQuantizer plainQuantizer;
   Progress progress;
 };
 } // namespace
@@ -73,9 +104,14 @@ LogicalResult PartQuantizer::quantize(onnx::ConstantOp constant,
   using Clock = std::chrono::steady_clock;
   progress.begin(constant.getName(), 1);
   OpOperand &reader = *constant.getResult().use_begin();
+  const RecipeQuantizer *chosen = &quantizer;
+  if (getMethod(command).keepsOutliers)
+    if (std::string why = whyNoOutliers(constant); !why.empty()) {
+      addNote(constant, why);
+      chosen = &plainQuantizer;
+    }
   Clock::time_point begin = Clock::now();
-  if (failed(
-          quantizeConstant(constant, quantizer, statistics, command.threads)))
+  if (failed(quantizeConstant(constant, *chosen, statistics, command.threads)))
     return failure();
   std::chrono::duration<double> seconds = Clock::now() - begin;
   reader.get().getDefiningOp()->setAttr(
@@ -141,6 +177,8 @@ nibble::openJournal(ModuleOp module, const CalibrationData &data,
       llvm::formatv("--method {0} --damping {1}{2}", getMethodName(command),
                     command.damping, command.sequential ? " --sequential" : "")
           .str();
+  if (getMethod(command).keepsOutliers)
+    options += llvm::formatv(" --outlier-share {0}", command.outlierShare);
   JournalFact facts[] = {
       {"program", "nibble " NIBBLE_VERSION, "", "its version is another one"},
       {"weights", hashWeights(module), command.input,

@@ -48,6 +48,7 @@ int nibble::convert(const ConvertCommand &command) {
     PassManager passes(&session.getContext(), ModuleOp::getOperationName());
     ConvertNibbleToOnnxOptions options;
     options.format = command.format;
+    passes.addPass(createNibbleSplitSparseOutliers());
     passes.addPass(createConvertNibbleToOnnx(options));
     if (failed(passes.run(*module)))
       return ExitFailure;

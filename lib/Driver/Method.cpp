@@ -17,27 +17,48 @@ static const std::pair<const char *, Method::Preparation> preparations[] = {
 static const std::pair<const char *, Method::Rounding> roundings[] = {
     {"auto", Method::Rounding::Recipe},
     {"gptq", Method::Rounding::Gptq},
+    {"obq", Method::Rounding::Obq},
     {"round", Method::Rounding::Nearest},
 };
 
-/// Each method by its name: a rounding, a preparation, or both with a +
-/// between.
+/// What a method does that is named by its first step alone.
+static Method::Rounding getOwnRounding(Method::Preparation preparation,
+                                       bool keepsOutliers) {
+  if (keepsOutliers)
+    return Method::Rounding::Gptq;
+  // AWQ searches scales for the inputs.
+  return preparation == Method::Preparation::Awq ? Method::Rounding::Calibrated
+                                                 : Method::Rounding::Nearest;
+}
+
+/// Each method by its name: a preparation, then spqr, then a rounding, with a +
+/// between them; each of them may be missing.
 static std::vector<std::pair<std::string, Method>> listMethods() {
+  using Preparation = Method::Preparation;
   std::vector<std::pair<std::string, Method>> methods;
-  for (const auto &[preparationName, preparation] : preparations) {
-    std::string prefix = preparationName;
-    if (!prefix.empty()) {
-      // What AWQ's own rounding does: it searches scales for the inputs.
-      auto rounding = preparation == Method::Preparation::Awq
-                          ? Method::Rounding::Calibrated
-                          : Method::Rounding::Nearest;
-      methods.push_back({prefix, {preparation, rounding}});
-      prefix += "+";
+  for (const auto &[preparationName, preparation] : preparations)
+    for (bool keepsOutliers : {false, true}) {
+      // Activations in 8 bits are multiplied by weights that are all codes.
+      if (keepsOutliers && (preparation == Preparation::SmoothQuant ||
+                            preparation == Preparation::LlmInt8))
+        continue;
+      std::string prefix = preparationName;
+      if (keepsOutliers)
+        prefix += prefix.empty() ? "spqr" : "+spqr";
+      if (!prefix.empty()) {
+        auto rounding = getOwnRounding(preparation, keepsOutliers);
+        methods.push_back({prefix, {preparation, rounding, keepsOutliers}});
+        prefix += "+";
+      }
+      for (const auto &[roundingName, rounding] : roundings) {
+        bool goesAlong = rounding == Method::Rounding::Nearest ? prefix.empty()
+                         : rounding == Method::Rounding::Obq   ? !keepsOutliers
+                                                               : true;
+        if (goesAlong)
+          methods.push_back(
+              {prefix + roundingName, {preparation, rounding, keepsOutliers}});
+      }
     }
-    for (const auto &[roundingName, rounding] : roundings)
-      if (prefix.empty() || rounding != Method::Rounding::Nearest)
-        methods.push_back({prefix + roundingName, {preparation, rounding}});
-  }
   return methods;
 }
 

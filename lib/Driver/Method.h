@@ -19,10 +19,13 @@ struct Method {
     Nearest,    ///< with scales that know nothing of the inputs
     Calibrated, ///< to the nearest, scales searched with the inputs' squares
     Gptq,       ///< plain GPTQ
+    Obq,        ///< optimal brain quantization in its greedy order
     Recipe,     ///< GPTQ, coordinate descent, scale refits
   };
   Preparation preparation = Preparation::None;
   Rounding rounding = Rounding::Nearest;
+  /// SpQR: single elements are kept in 16 bits. Goes with GPTQ and the recipe.
+  bool keepsOutliers = false;
 
   bool needsData() const {
     return preparation != Preparation::None || rounding != Rounding::Nearest;

@@ -78,6 +78,7 @@ private:
   LogicalResult applyBudget(ModuleOp module);
   LogicalResult evaluateResult(ModuleOp original, ModuleOp quantized);
   int checkMethod();
+  int checkOutliers(const Method &method);
   int checkBudget();
   int writeChecked(ModuleOp module);
   int check(StringRef path, ModuleOp meant);
@@ -396,6 +397,7 @@ LogicalResult Quantizer::quantizeWeights(ModuleOp module) {
   original = nullptr;
   PassManager passes(&session.getContext(), ModuleOp::getOperationName());
   options.accuracyLevel = command.accuracyLevel;
+  passes.addPass(createNibbleSplitSparseOutliers());
   passes.addPass(createConvertNibbleToOnnx(options));
   if (failed(passes.run(module)))
     return failure();
@@ -538,6 +540,29 @@ int Quantizer::reportNothing() {
 // The run
 //===----------------------------------------------------------------------===//
 
+/// What single weights in 16 bits do not go with.
+int Quantizer::checkOutliers(const Method &method) {
+  if (!method.keepsOutliers)
+    return ExitSuccess;
+  std::string name = "--method " + command.method;
+  if (command.activations != "float")
+    return fail(name +
+                " keeps weights in 16 bits, which integer products "
+                "lack; leave out --activations " +
+                command.activations);
+  if (command.hasBudget())
+    return fail("a budget (--target-bpw, --target-size, --max-kl) does not "
+                "count what " +
+                name + " keeps apart; leave out one of them");
+  Result<Scheme> scheme = parseScheme(command.scheme);
+  if (scheme && scheme->granularity == Granularity::Tensor)
+    return fail(name + " is for scales of groups or channels; " +
+                command.scheme + " has one for the tensor, take " +
+                command.scheme.substr(0, command.scheme.find('t')) +
+                "c or add g128");
+  return ExitSuccess;
+}
+
 int Quantizer::checkMethod() {
   if (command.activations == "u8" && command.calibration.empty())
     return fail("--activations " + command.activations +
@@ -578,6 +603,8 @@ int Quantizer::checkMethod() {
     return fail("--method " + command.method +
                 " makes activations easier to quantize at the weights' "
                 "expense; add --activations u8 or dynamic, or take awq");
+  if (int code = checkOutliers(method))
+    return code;
   if (!method.needsData() || !command.calibration.empty())
     return ExitSuccess;
   return fail("--method " + getMethodName(command) +

@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <limits>
 #include <numeric>
 
@@ -165,6 +166,7 @@ public:
 private:
   std::optional<Failure> checkStart();
   std::optional<Failure> findScales();
+  Result<QuantizedMatrix> roundWithoutOutliers() const;
   void solvePanels();
   double roundSecondOrder(WeightPanel &panel);
   void solvePanel(WeightPanel &panel, PanelSums &sums);
@@ -213,34 +215,45 @@ std::optional<Failure> RecipeRun::checkStart() {
   }
   bool isOneColumn =
       start.block.cols == 1 || (start.block.cols == 0 && weight.cols == 1);
-  if (options.outliers > 0 &&
+  if (options.outlierShare < 0 || options.outlierShare > 1)
+    return Failure{"the share of outliers is from 0 to 1"};
+  if (options.keepsOutliers() &&
       (!isOneColumn || options.rounding != SecondOrderRounding::Gptq))
     return Failure{"outliers are kept only by GPTQ with scales of one column"};
   return std::nullopt;
 }
 
+/// The weight rounded to scales that likely outliers have no part in.
+Result<QuantizedMatrix> RecipeRun::roundWithoutOutliers() const {
+  Result<std::vector<float>> others =
+      replaceLikelyOutliers(weight, hessian, start, threshold);
+  if (!others)
+    return Failure{others.error()};
+  Result<QuantizedMatrix> grid = quantizeBlocks(
+      MatrixView::rowMajor(others->data(), weight.rows, weight.cols), start);
+  if (!grid)
+    return grid;
+  return roundToScales(weight, std::move(*grid), threads);
+}
+
 /// The scales to start from, and rounding to them.
 std::optional<Failure> RecipeRun::findScales() {
-  if (options.outliers > 0)
-    threshold = spqrThreshold(weight, hessian, options.outliers);
-  // Not so for an infinity, which the quantizer reports.
-  if (!(threshold > 0 && std::isfinite(threshold)))
-    threshold = 0;
-  Result<QuantizedMatrix> rounded = [&]() -> Result<QuantizedMatrix> {
-    if (threshold == 0)
-      return quantizeBlocks(weight, start);
-    Result<std::vector<float>> others =
-        replaceLikelyOutliers(weight, hessian, start, threshold);
-    if (!others)
-      return Failure{others.error()};
-    Result<QuantizedMatrix> grid = quantizeBlocks(
-        MatrixView::rowMajor(others->data(), weight.rows, weight.cols), start);
-    if (!grid)
-      return grid;
-    return roundToScales(weight, std::move(*grid), threads);
-  }();
+  Result<QuantizedMatrix> rounded = quantizeBlocks(weight, start);
   if (!rounded)
     return Failure{rounded.error()};
+  double share = options.outlierShare;
+  if (share > 0)
+    threshold = thresholdOfShare(weight, *rounded, hessian, share);
+  else if (options.outliers > 0)
+    threshold = spqrThreshold(weight, hessian, options.outliers);
+  if (threshold > 0) {
+    rounded = roundWithoutOutliers();
+    if (!rounded)
+      return Failure{rounded.error()};
+  }
+  // What is an outlier now that the scales are for the others.
+  if (share > 0)
+    threshold = thresholdOfShare(weight, *rounded, hessian, share);
   result.matrix = std::move(*rounded);
   return std::nullopt;
 }
@@ -348,6 +361,12 @@ void RecipeRun::collectOutliers() {
           list.values.push_back(value);
         }
     }
+  char percent[16];
+  std::snprintf(percent, sizeof percent, "%.2f",
+                100.0 * double(list.values.size()) /
+                    double(weight.rows * weight.cols));
+  result.notes.push_back("SpQR: " + std::string(percent) +
+                         " % of the elements are kept apart in f16");
 }
 
 void RecipeRun::report() {
@@ -376,13 +395,14 @@ Result<QuantizedWeight> RecipeRun::run() {
   solvePanels();
   if (options.nestedScales.bits > 0)
     nestAndImprove();
-  collectOutliers();
+  if (options.keepsOutliers())
+    collectOutliers();
   report();
   return std::move(result);
 }
 
 std::string_view RecipeQuantizer::name() const {
-  if (options.outliers > 0)
+  if (options.keepsOutliers())
     return "spqr";
   if (options.rounds > 0)
     return "auto";

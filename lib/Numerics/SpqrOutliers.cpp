@@ -6,7 +6,10 @@
 
 #include "SpqrOutliers.h"
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
+#include <limits>
 
 using namespace nibble;
 
@@ -36,6 +39,29 @@ double nibble::spqrThreshold(const MatrixView &weight,
     total += std::max(variance, 0.0) * importance[row];
   }
   return factor * total / static_cast<double>(weight.rows);
+}
+
+double nibble::thresholdOfShare(const MatrixView &weight,
+                                const QuantizedMatrix &rounded,
+                                const DampedHessian &hessian, double share) {
+  std::vector<double> importance = inverseSquares(hessian);
+  std::vector<float> back = dequantize(rounded);
+  std::vector<double> costs(back.size());
+  for (size_t i = 0; i < costs.size(); ++i) {
+    size_t row = i / weight.cols;
+    double error = static_cast<double>(weight.at(row, i % weight.cols)) -
+                   static_cast<double>(back[i]);
+    costs[i] = error * error * importance[row];
+  }
+  size_t above =
+      std::min(costs.size(),
+               static_cast<size_t>(std::llround(share * double(costs.size()))));
+  constexpr double least = std::numeric_limits<float>::min();
+  if (above == costs.size())
+    return least;
+  auto limit = costs.begin() + static_cast<ptrdiff_t>(above);
+  std::nth_element(costs.begin(), limit, costs.end(), std::greater<>());
+  return std::max(*limit, least);
 }
 
 namespace {

@@ -16,6 +16,13 @@ namespace nibble {
 double spqrThreshold(const MatrixView &weight, const DampedHessian &hessian,
                      double factor);
 
+/// What the element that `share` of all elements cost more than costs, error² /
+/// U[k, k]², where the weight is rounded as in `rounded`. Above 0, so that
+/// elements without an error are below it.
+double thresholdOfShare(const MatrixView &weight,
+                        const QuantizedMatrix &rounded,
+                        const DampedHessian &hessian, double share);
+
 /// The weight, row-major, with likely outliers replaced by the mean of their
 /// block's other elements, for the search for scales. An element is one if
 /// its block, fitted by min/max without it, has an error Σ e² / U² less by more

@@ -8,6 +8,7 @@
 
 #include "nibble/Conversion/Passes.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
+#include "nibble/Dialect/Onnx/Transforms/Passes.h"
 #include "nibble/Pipelines/Reference.h"
 
 #include "mlir/Conversion/Passes.h"
@@ -20,7 +21,9 @@ using namespace nibble;
 
 void nibble::buildCpuTensorPipeline(OpPassManager &passes,
                                     const CpuOptions &options) {
+  passes.addPass(createNibbleSplitSparseOutliers());
   buildGraphPipeline(passes);
+  passes.addPass(onnx::createOnnxFuseSparseProducts());
   passes.addPass(createConvertOnnxToLinalg());
   passes.addPass(createCanonicalizerPass());
   passes.addPass(createCSEPass());

@@ -70,6 +70,8 @@ std::string nibble::describeEncoding(QuantizedAttr encoding) {
     os << (encoding.hasZero() ? ", asymmetric" : ", symmetric");
   if (encoding.hasNestedScale())
     os << ", nested scales";
+  if (encoding.hasOutliers())
+    os << ", outliers";
   return text;
 }
 

@@ -139,6 +139,17 @@ void WeightCounter::countQuantizedNode(NodeOp node) {
   add(std::move(info));
 }
 
+/// Whether these are the inputs of sparse outliers as
+/// --nibble-split-sparse-outliers writes them.
+static bool isOutlierIndices(Value value, ShapedType type) {
+  return type.getElementType().isUnsignedInteger(16) && type.getRank() == 1 &&
+         !value.use_empty() &&
+         llvm::all_of(value.getUsers(), [](Operation *user) {
+           auto node = dyn_cast<NodeOp>(user);
+           return node && node.isOnnx("Cast");
+         });
+}
+
 void WeightCounter::countConstant(Value value, StringRef name,
                                   ShapedType type) {
   if (!getConstantValue(value) || !counted.insert(value).second)
@@ -150,9 +161,11 @@ void WeightCounter::countConstant(Value value, StringRef name,
   info.shape = describeShape(type);
   info.parameters = type.getNumElements();
   info.bytes = getPackedSize(type).value_or(0);
-  // Shapes and indices are no weights.
+  // Shapes and indices are no weights, but those of outliers take their place.
   if (isa<FloatType>(type.getElementType()))
     add(std::move(info));
+  else if (isOutlierIndices(value, type))
+    report.weightBytes += info.bytes;
 }
 
 /// Bytes a token of the inputs that hold past keys and values: rank 4, with the

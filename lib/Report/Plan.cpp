@@ -9,6 +9,7 @@
 #include "Describe.h"
 #include "nibble/Dialect/Nibble/IR/NibbleOps.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
+#include "nibble/Dialect/Nibble/Transforms/SplitSparseOutliers.h"
 
 #include <cmath>
 
@@ -87,6 +88,7 @@ QuantizationPlan nibble::collectPlan(ModuleOp module) {
       PlannedWeight weight =
           planWeight(assemble.getResult(), name,
                      cast<RankedTensorType>(assemble.getResult().getType()));
+      weight.bytesAfter += countOutlierBytes(assemble);
       readNotes(assemble, weight);
       plan.weights.push_back(std::move(weight));
     } else if (auto node = dyn_cast<NodeOp>(op)) {

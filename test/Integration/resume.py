@@ -210,16 +210,16 @@ def main():
         samples = generator.standard_normal((12, TOKENS, WIDTH)).astype(np.float32)
         np.savez(folder / "x.npz", h0=samples)
         expected = {}
-        scaled = ["--method", "awq+auto"]
-        for options in ([], ["--sequential"], scaled):
+        scaled, sparse = ["--method", "awq+auto"], ["--method", "spqr+auto"]
+        for options in ([], ["--sequential"], scaled, sparse):
             done = quantize(folder, *options)
             checks.check(done.code == 0, done)
             checks.check(not (folder / "q.onnx.journal").exists(), "the journal stays")
             expected[tuple(options)] = (folder / "q.onnx").read_bytes()
-        checks.check(len(set(expected.values())) == 3, "options change nothing")
+        checks.check(len(set(expected.values())) == 4, "options change nothing")
         for options, kills in (([], 20), (["--sequential"], 10), (scaled, 5)):
             check_kills(folder, checks, options, expected[tuple(options)], kills)
-        for options in (["--sequential"], scaled):
+        for options in (["--sequential"], scaled, sparse):
             check_every_unit(folder, checks, options, expected[tuple(options)])
         expected = expected[()]
         check_interrupt(folder, checks, expected)

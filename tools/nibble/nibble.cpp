@@ -88,15 +88,22 @@ static void addQuantize(CLI::App &app, int &exitCode) {
   verb->add_option("--method", command->method,
                    "How codes are chosen: auto (the best known recipe: scale "
                    "search, GPTQ, coordinate descent and scale refits), gptq "
-                   "(plain), round; awq (weights that meet large inputs scaled "
-                   "up), smoothquant (inputs scaled down), llm-int8 (inputs "
-                   "with outliers in 16 bits); awq+gptq, "
-                   "smoothquant+auto ... (default: auto with --calib, else "
-                   "round; smoothquant with --activations)")
+                   "(plain), obq (the cheapest weight first; slow, weights of "
+                   "up to 1024 inputs), round; awq (weights that meet large "
+                   "inputs scaled up), smoothquant (inputs scaled down), "
+                   "llm-int8 (inputs with outliers in 16 bits), spqr (single "
+                   "weights in 16 bits); awq+gptq, spqr+auto, awq+spqr+auto "
+                   "... (default: auto with --calib, else round; smoothquant "
+                   "with --activations)")
       ->check(CLI::IsMember(getMethodNames()));
   verb->add_option("--outlier-threshold", command->outlierThreshold,
                    "The least magnitude of an outlier of llm-int8")
       ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  verb->add_option("--outlier-share", command->outlierShare,
+                   "About how many percent of each weight spqr keeps in 16 "
+                   "bits")
+      ->check(CLI::Range(0.0, 100.0))
       ->capture_default_str();
   verb->add_option("--calib", command->calibration,
                    "Calibration data: an .npz file whose arrays are called as "

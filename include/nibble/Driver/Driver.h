@@ -28,8 +28,8 @@ enum ExitCode {
   ExitNothingQuantized = 3
 };
 
-/// How codes may be chosen: auto, gptq, round, smoothquant, awq, llm-int8, and
-/// the last three before a + and one of the first two.
+/// How codes may be chosen: auto, gptq, obq, round; smoothquant, awq, llm-int8,
+/// spqr, alone or before a + and one of the first three; awq also before spqr.
 std::vector<std::string> getMethodNames();
 
 struct QuantizeCommand {
@@ -46,6 +46,8 @@ struct QuantizeCommand {
   std::string method;
   /// The least magnitude of an outlier of llm-int8.
   float outlierThreshold = 6;
+  /// How many percent of a weight's elements spqr keeps in 16 bits.
+  double outlierShare = 1;
   /// An .npz file or a folder of them (CalibrationData.h); "random" or "self":
   /// made up (MadeUpData.h); empty: none.
   std::string calibration;

@@ -50,6 +50,11 @@ struct RecipeOptions {
   /// U the Hessian's factor, is kept in f16, and out of the search for scales.
   /// 0: none; the paper's code takes 0.2. Only for blocks of one column.
   double outliers = 0;
+  /// The same with the threshold that about this share of the elements (0 to 1)
+  /// is above: those whose error² / U² is largest when the weight is rounded to
+  /// the scales that the search finds without them. 0: `outliers` counts.
+  double outlierShare = 0;
+  bool keepsOutliers() const { return outliers > 0 || outlierShare > 0; }
   /// Where `bits` > 0, scales are quantized again, and the codes are improved
   /// for the scales that remain. {3, 16, F16} is SpQR's, {8, 256, F32} that of
   /// QLoRA (https://arxiv.org/abs/2305.14314, section 3). 1 to 8 bits.

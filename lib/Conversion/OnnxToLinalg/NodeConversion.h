@@ -133,6 +133,7 @@ void addSamplingConversions(NodeConversions &conversions);
 void addShapeConversions(NodeConversions &conversions);
 void addSignalConversions(NodeConversions &conversions);
 void addSortingConversions(NodeConversions &conversions);
+void addSparseProductConversions(NodeConversions &conversions);
 void addStateSpaceConversions(NodeConversions &conversions);
 
 //===----------------------------------------------------------------------===//

@@ -204,6 +204,7 @@ static const NodeConversions &getConversions() {
     addShapeConversions(result);
     addSignalConversions(result);
     addSortingConversions(result);
+    addSparseProductConversions(result);
     addStateSpaceConversions(result);
     return result;
   }();

@@ -202,6 +202,44 @@ TEST(Spqr, FollowsTheAlgorithm) {
   }
 }
 
+/// About as many elements go as were asked for, those that cost most: all
+/// spikes first.
+TEST(Spqr, KeepsAShare) {
+  SpikyLayer layer(192, 96);
+  double last = std::numeric_limits<double>::infinity();
+  for (double share : {0.01, 0.02, 0.05, 0.2})
+    for (const char *scheme : {"w3g32", "nf4g64"}) {
+      SCOPED_TRACE(scheme);
+      RecipeOptions options;
+      options.outlierShare = share;
+      QuantizedWeight q = layer.quantize(options, scheme);
+      double found =
+          double(q.outliers.values.size()) / double(layer.weight.size());
+      EXPECT_GT(found, share * 0.6);
+      EXPECT_LT(found, share * 1.5);
+      if (std::string(scheme) == "w3g32") {
+        EXPECT_LT(q.losses.end, last);
+        last = q.losses.end;
+      }
+    }
+}
+
+TEST(Spqr, KeepsNoneOrAll) {
+  SpikyLayer layer(32, 8);
+  RecipeOptions options;
+  options.outlierShare = 1;
+  QuantizedWeight q = layer.quantize(options, "w4g16");
+  EXPECT_GT(q.outliers.values.size(), layer.weight.size() * 9 / 10);
+  EXPECT_LT(q.losses.end, 1e-6);
+  for (double share : {-0.1, 1.1}) {
+    options.outlierShare = share;
+    auto refused = RecipeQuantizer(options).quantize(
+        MatrixView::rowMajor(layer.weight.data(), 32, 8),
+        makeStatistics(layer.moments), *parseScheme("w4g16"), 1);
+    EXPECT_NE(refused.error().find("from 0 to 1"), std::string::npos);
+  }
+}
+
 TEST(Spqr, ThreadsDoNotChangeABit) {
   SpikyLayer layer(96, 200);
   RecipeOptions options = spqr(2);

@@ -86,11 +86,34 @@ static std::optional<std::vector<float>> readScales(AssembleOp op,
   return nested ? dequantizeConstant(nested) : std::nullopt;
 }
 
+/// Writes sparse outliers over the elements that they stand for (Spec S8).
+static LogicalResult insertOutliers(AssembleOp op, RankedTensorType type,
+                                    std::vector<float> &elements) {
+  if (getQuantization(type).getOutliers().getKind() != OutlierKind::Sparse)
+    return failure();
+  auto places = getIntegers(getConstantValue(op.getOutlierIndices()));
+  auto values = getFloats(getConstantValue(op.getOutlierValues()));
+  size_t rank = type.getRank();
+  if (!places || !values || places->size() != values->size() * rank)
+    return failure();
+  for (auto [i, value] : llvm::enumerate(*values)) {
+    int64_t element = 0;
+    for (size_t axis = 0; axis < rank; ++axis) {
+      int64_t place = (*places)[i * rank + axis];
+      if (place < 0 || place >= type.getDimSize(axis))
+        return failure();
+      element = element * type.getDimSize(axis) + place;
+    }
+    elements[element] = value;
+  }
+  return success();
+}
+
 std::optional<std::vector<float>> nibble::dequantizeConstant(AssembleOp op) {
   auto type = cast<RankedTensorType>(op.getResult().getType());
   QuantizedAttr encoding = getQuantization(type);
-  if (encoding.hasNestedZero() || encoding.hasOutliers() ||
-      encoding.hasLayout() || !type.hasStaticShape())
+  if (encoding.hasNestedZero() || encoding.hasLayout() ||
+      !type.hasStaticShape())
     return std::nullopt;
   std::optional<std::vector<float>> values =
       readCodeValues(op.getCodes(), encoding.getStorage());
@@ -104,5 +127,7 @@ std::optional<std::vector<float>> nibble::dequantizeConstant(AssembleOp op) {
     float zero = zeros ? (*zeros)[block] : 0;
     (*values)[element] = ((*values)[element] - zero) * (*scales)[block];
   });
+  if (encoding.hasOutliers() && failed(insertOutliers(op, type, *values)))
+    return std::nullopt;
   return values;
 }

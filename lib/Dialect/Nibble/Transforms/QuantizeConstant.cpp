@@ -195,6 +195,41 @@ void describe(const QuantizedWeight &weight, ConstantOp constant,
     assemble->setAttr(kNotesAttrName, builder.getArrayAttr(notes));
 }
 
+/// Sparse outliers as parts of a nibble.assemble: [n, 2] places in the tensor,
+/// in its row-major order, and [n] values.
+struct OutlierParts {
+  std::vector<int32_t> places;
+  std::vector<float> values;
+
+  OutlierParts(const SparseOutliers &outliers, bool transpose) {
+    std::vector<std::tuple<uint32_t, uint32_t, float>> sorted;
+    for (auto [row, col, value] :
+         llvm::zip(outliers.rows, outliers.cols, outliers.values))
+      sorted.emplace_back(transpose ? col : row, transpose ? row : col, value);
+    llvm::sort(sorted);
+    for (auto [first, second, value] : sorted) {
+      places.push_back(static_cast<int32_t>(first));
+      places.push_back(static_cast<int32_t>(second));
+      values.push_back(value);
+    }
+  }
+  std::vector<char> packPlaces() const {
+    std::vector<char> bytes(places.size() * sizeof(int32_t));
+    std::memcpy(bytes.data(), places.data(), bytes.size());
+    return bytes;
+  }
+};
+
+/// `encoding` with single elements kept apart in f16.
+QuantizedAttr addSparseOutliers(QuantizedAttr encoding) {
+  MLIRContext *context = encoding.getContext();
+  auto outliers = OutliersAttr::get(context, OutlierKind::Sparse, /*axis=*/0,
+                                    Float16Type::get(context));
+  return QuantizedAttr::get(encoding.getStorage(), encoding.getBlock(),
+                            encoding.getFlat(), encoding.getScale(),
+                            encoding.getZero(), outliers, LayoutAttr());
+}
+
 } // namespace
 
 LogicalResult nibble::quantizeConstant(ConstantOp constant,
@@ -246,6 +281,11 @@ LogicalResult nibble::quantizeConstant(ConstantOp constant,
     coded.codes = moveChannels<uint8_t>(coded.codes, *shape, true);
   floats->release();
 
+  OutlierParts outliers(last.outliers, /*transpose=*/!rowMajor);
+  assert((outliers.values.empty() || type.getRank() == 2) &&
+         "only matrices have outliers");
+  if (!outliers.values.empty())
+    encoding = addSparseOutliers(encoding);
   auto quantizedType =
       RankedTensorType::get(type.getShape(), type.getElementType(), encoding);
   OpBuilder builder(constant);
@@ -266,8 +306,18 @@ LogicalResult nibble::quantizeConstant(ConstantOp constant,
   if (encoding.hasZero())
     zeros = makePart(".zeros", getZerosType(quantizedType),
                      packCodes(coded.zeroPoints, bits));
+  Value places, values;
+  if (size_t count = outliers.values.size()) {
+    places = makePart(
+        ".outlier_places",
+        getOutlierIndicesType(quantizedType, count, builder.getI32Type()),
+        outliers.packPlaces());
+    values =
+        makePart(".outlier_values", getOutlierValuesType(quantizedType, count),
+                 packScales(outliers.values, FloatFormat::F16));
+  }
   auto assemble = AssembleOp::create(builder, constant.getLoc(), quantizedType,
-                                     codes, scales, zeros, Value(), Value());
+                                     codes, scales, zeros, places, values);
   double sqnr =
       10 * std::log10(coded.squaredNorm / std::max(coded.squaredError, 1e-300));
   assemble->setAttr(kSqnrAttrName, builder.getF64FloatAttr(sqnr));

@@ -41,8 +41,8 @@ static Value makePart(OpBuilder &builder, const std::string &name,
 static bool isWorthwhile(AssembleOp op, size_t runLength) {
   QuantizedAttr encoding = getQuantization(op.getType());
   auto scale = dyn_cast<TypeAttr>(encoding.getScale());
-  if (!scale || !scale.getValue().isF32() || encoding.hasOutliers() ||
-      encoding.hasLayout() || !getConstantValue(op.getScales()))
+  if (!scale || !scale.getValue().isF32() || encoding.hasLayout() ||
+      !getConstantValue(op.getScales()))
     return false;
   size_t count = cast<ShapedType>(op.getScales().getType()).getNumElements();
   size_t runs = (count + runLength - 1) / runLength;
@@ -94,12 +94,12 @@ static void quantizeScales(AssembleOp op, size_t runLength) {
                                     steps, zeros, Value(), Value());
   auto outer = QuantizedAttr::get(encoding.getStorage(), encoding.getBlock(),
                                   encoding.getFlat(), inner, encoding.getZero(),
-                                  OutliersAttr(), LayoutAttr());
+                                  encoding.getOutliers(), LayoutAttr());
   auto type = RankedTensorType::get(op.getType().getShape(),
                                     op.getType().getElementType(), outer);
-  auto replaced =
-      AssembleOp::create(builder, op.getLoc(), type, op.getCodes(),
-                         innerOp.getResult(), op.getZeros(), Value(), Value());
+  auto replaced = AssembleOp::create(
+      builder, op.getLoc(), type, op.getCodes(), innerOp.getResult(),
+      op.getZeros(), op.getOutlierIndices(), op.getOutlierValues());
   replaced->setDiscardableAttrs(op->getDiscardableAttrDictionary());
   addNoise(replaced, before);
   op.getResult().replaceAllUsesWith(replaced.getResult());

@@ -137,8 +137,7 @@ static std::optional<ChannelDivision> planDivision(InputGroup &group,
   return ChannelDivision::plan(group.value, why);
 }
 
-static void addNote(InputWeight &weight, StringRef note) {
-  ConstantOp constant = weight.getConstant();
+void nibble::addNote(ConstantOp constant, StringRef note) {
   Builder builder(constant.getContext());
   SmallVector<Attribute> notes;
   if (auto known = constant->getAttrOfType<ArrayAttr>(kNotesAttrName))
@@ -149,7 +148,7 @@ static void addNote(InputWeight &weight, StringRef note) {
 
 void nibble::addNote(InputGroup &group, StringRef note) {
   for (InputWeight &weight : group.weights)
-    ::addNote(weight, note);
+    addNote(weight.getConstant(), note);
 }
 
 //===----------------------------------------------------------------------===//

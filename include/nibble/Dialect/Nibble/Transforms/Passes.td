@@ -142,6 +142,48 @@ def NibbleRound : Pass<"nibble-round", "::mlir::ModuleOp"> {
   ];
 }
 
+def NibbleSplitSparseOutliers
+    : Pass<"nibble-split-sparse-outliers", "::mlir::ModuleOp"> {
+  let summary = "Products with sparse outliers as a dense and a sparse part";
+  let description = [{
+    No op of ONNX and no kernel holds a weight of codes with single elements kept apart
+    (SpQR, https://arxiv.org/abs/2306.03078). Where MatMul and Gemm read one, what the
+    codes say and what the outliers add become terms of a sum. Outliers are listed by
+    output: their inputs and values, in 16 bits each, and how many each output has. What an
+    output gets from them is the difference of two running sums over all products of an
+    outlier and its input. All of it is plain ONNX, so that any format holds the dense
+    part. Where something else reads the weight, it stays as it is.
+
+    ```mlir
+    %w = nibble.assemble %codes scales(%scales) outliers(%places, %values : …) :
+      tensor<64x32xf32, #nibble.quantized<i4, block = [16, 1], scale = f32,
+                                          outliers = sparse<f16>>>
+    %y = onnx.node "MatMul"(%x, %w) outputs ["y"] …
+    ```
+    becomes (without the Casts of what is stored)
+    ```mlir
+    %w = nibble.assemble %codes scales(%scales) : …
+    %begins = onnx.node "CumSum"(%counts, %zero) {exclusive = 1 : i64} … : … -> tensor<32xi32>
+    %ends = onnx.node "CumSum"(%counts, %zero) …
+    %a = onnx.node "MatMul"(%x, %w) outputs ["y_dense"] …
+    %t = onnx.node "Transpose"(%x) …
+    %g = onnx.node "Gather"(%t, %inputs) {axis = 0 : i64} … : … -> tensor<21x?xf32>
+    %p = onnx.node "Mul"(%g, %values) …
+    %s = onnx.node "CumSum"(%p, %zero) …
+    %e = onnx.node "Gather"(%s, %ends) …
+    %f = onnx.node "Gather"(%s, %begins) …
+    %d = onnx.node "Sub"(%e, %f) …
+    %b = onnx.node "Transpose"(%d) …
+    %y = onnx.node "Add"(%a, %b) outputs ["y"] …
+    ```
+  }];
+  let dependentDialects = ["::nibble::onnx::OnnxDialect", "::nibble::NibbleDialect"];
+  let statistics = [
+    Statistic<"numWeights", "weights", "Weights that were split">,
+    Statistic<"numOutliers", "outliers", "Their outliers">
+  ];
+}
+
 def NibbleQuantizeScales : Pass<"nibble-quantize-scales", "::mlir::ModuleOp"> {
   let summary = "Quantize the scales of weights again";
   let description = [{

@@ -51,7 +51,8 @@ struct InputGroup {
 /// weight of f32 counts that nobody else reads.
 std::vector<InputGroup> collectInputGroups(mlir::ModuleOp module);
 
-/// Notes something on all weights of a group (nibble.notes).
+/// Notes something on a constant (nibble.notes), or on all weights of a group.
+void addNote(onnx::ConstantOp constant, llvm::StringRef note);
 void addNote(InputGroup &group, llvm::StringRef note);
 
 /// What calibration knows of the channels of an input.

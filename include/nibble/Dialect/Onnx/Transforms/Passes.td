@@ -182,6 +182,36 @@ def OnnxChooseBranches : Pass<"onnx-choose-branches", "::mlir::ModuleOp"> {
   let dependentDialects = ["::nibble::onnx::OnnxDialect"];
 }
 
+def OnnxFuseSparseProducts
+    : Pass<"onnx-fuse-sparse-products", "::mlir::ModuleOp"> {
+  let summary = "Products with sparse matrices as one node";
+  let description = [{
+    What `--nibble-split-sparse-outliers` writes in ops of ONNX is a product with a
+    sparse matrix of constants. For code that is compiled it becomes one node again, whose
+    entries of output n stand behind entry offsets[n], up to offsets[n + 1].
+
+    ```mlir
+    %t = onnx.node "Transpose"(%x) {perm = array<i64: 1, 0>} …
+    %g = onnx.node "Gather"(%t, %inputs) {axis = 0 : i64} …
+    %p = onnx.node "Mul"(%g, %values) …
+    %s = onnx.node "CumSum"(%p, %zero) …
+    %e = onnx.node "Gather"(%s, %ends) …
+    %f = onnx.node "Gather"(%s, %begins) …
+    %d = onnx.node "Sub"(%e, %f) …
+    %y = onnx.node "Transpose"(%d) {perm = array<i64: 1, 0>} …
+    ```
+    ⇒
+    ```mlir
+    %y = onnx.node "SparseMatMul" in "nibble"(%x, %inputs, %values, %offsets) …
+    ```
+
+    The inputs and the counts whose sums `%begins` and `%ends` are must be constants, and
+    in range; else nothing is done.
+  }];
+  let statistics = [Statistic<"numFused", "fused", "Products with sparse matrices">];
+  let dependentDialects = ["::nibble::onnx::OnnxDialect"];
+}
+
 def OnnxUpdateCaches : Pass<"onnx-update-caches", "::mlir::ModuleOp"> {
   let summary = "Caches that grow become buffers that are written in place";
   let description = [{
