@@ -81,7 +81,8 @@ LogicalResult nibble::chooseActivationRanges(ModuleOp module,
       histogram->merge(counted);
     }
   };
-  if (failed(showActivations(module, data, threads, count)))
+  if (failed(
+          showActivations(module, data, MeasuredLayers::All, threads, count)))
     return failure();
 
   Builder builder(module.getContext());

@@ -77,12 +77,12 @@ static ActivationRange getRange(ArrayRef<Channel> channels) {
 
 FailureOr<ActivationRanges>
 nibble::measureActivations(ModuleOp module, const CalibrationData &data,
-                           unsigned threads) {
+                           MeasuredLayers layers, unsigned threads) {
   std::vector<Channels> samples(data.size());
   auto see = [&](size_t sample, const SeenActivation &seen) {
     measure(seen, samples[sample]);
   };
-  if (failed(showActivations(module, data, threads, see)))
+  if (failed(showActivations(module, data, layers, threads, see)))
     return failure();
   Channels all;
   for (const Channels &sample : samples) {

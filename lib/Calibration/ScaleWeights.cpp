@@ -59,7 +59,8 @@ FailureOr<RescaleCounts> nibble::scaleWeights(ModuleOp module,
   if (journal)
     if (Error error = journal->begin(kUnit))
       return report(std::move(error));
-  auto measured = measureActivations(module, data, threads);
+  auto measured =
+      measureActivations(module, data, MeasuredLayers::Chosen, threads);
   if (failed(measured))
     return failure();
   ranges = *measured;

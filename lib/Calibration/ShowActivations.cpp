@@ -9,6 +9,7 @@
 #include "nibble/Calibration/PartRun.h"
 #include "nibble/Dialect/Nibble/IR/NibbleOps.h"
 #include "nibble/Dialect/Nibble/Transforms/ValueNames.h"
+#include "nibble/Dialect/Nibble/Transforms/Weights.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/Builders.h"
@@ -37,7 +38,7 @@ namespace {
 class ProbedPart {
 public:
   /// Names in `shown` have no probe; those that get one are added.
-  ProbedPart(ModuleOp part, llvm::StringSet<> &shown);
+  ProbedPart(ModuleOp part, MeasuredLayers layers, llvm::StringSet<> &shown);
 
   using Callback = llvm::function_ref<void(const SeenActivation &)>;
   llvm::Expected<std::vector<HostTensor>> run(const CompiledModel &model,
@@ -68,7 +69,9 @@ private:
 
 } // namespace
 
-ProbedPart::ProbedPart(ModuleOp part, llvm::StringSet<> &shown) : part(part) {
+ProbedPart::ProbedPart(ModuleOp part, MeasuredLayers layers,
+                       llvm::StringSet<> &shown)
+    : part(part) {
   auto main = part.lookupSymbol<func::FuncOp>("main");
   ValueNames names(main);
   auto probe = [&](Value value, bool isLast) {
@@ -83,6 +86,8 @@ ProbedPart::ProbedPart(ModuleOp part, llvm::StringSet<> &shown) : part(part) {
   };
   SmallVector<NodeOp> nodes(main.getBody().front().getOps<NodeOp>());
   for (NodeOp node : nodes) {
+    if (layers == MeasuredLayers::Chosen && !getChosenWeight(node))
+      continue;
     if (node.isOnnx("Conv")) {
       probe(node.getInputs()[0], /*isLast=*/false);
       probe(node.getResult(0), /*isLast=*/false);
@@ -120,18 +125,22 @@ ProbedPart::run(const CompiledModel &model, ArrayRef<HostTensor> inputs,
 }
 
 LogicalResult nibble::showActivations(
-    ModuleOp module, const CalibrationData &data, unsigned threads,
+    ModuleOp module, const CalibrationData &data, MeasuredLayers layers,
+    unsigned threads,
     llvm::function_ref<void(size_t, const SeenActivation &)> see) {
   auto main = module.lookupSymbol<func::FuncOp>("main");
   if (!main || main.isExternal())
     return module.emitError("has no function 'main' to run");
   module.getContext()->loadDialect<NibbleDialect>();
-  PartRun parts(planWholeRun(main), data, threads);
+  // What comes after the last weight shows nothing.
+  PartRun parts(layers == MeasuredLayers::Chosen ? planSegments(main)
+                                                 : planWholeRun(main),
+                data, threads);
   CodeCache code;
   llvm::StringSet<> shown;
   for (size_t part = 0; part < parts.size(); ++part) {
     OwningOpRef<ModuleOp> copy = buildSegment(module, parts.getSegment(part));
-    ProbedPart probed(*copy, shown);
+    ProbedPart probed(*copy, layers, shown);
     auto model = compileSegment(*copy, code);
     if (failed(model))
       return failure();

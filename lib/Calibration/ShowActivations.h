@@ -7,7 +7,7 @@
 #ifndef NIBBLE_LIB_CALIBRATION_SHOWACTIVATIONS_H
 #define NIBBLE_LIB_CALIBRATION_SHOWACTIVATIONS_H
 
-#include "nibble/Calibration/CalibrationData.h"
+#include "nibble/Calibration/MeasureActivations.h"
 
 namespace nibble {
 
@@ -22,11 +22,11 @@ struct SeenActivation {
 };
 
 /// Runs the model in `module` on all samples, part by part (PartRun.h), and
-/// shows what Conv, MatMul and Gemm read and what Conv gives, each value once a
-/// sample. Calls may come from several threads at once. Errors are reported to
-/// the context.
+/// shows what layers read, and what Conv gives, each value once a sample. Calls
+/// may come from several threads at once. Errors are reported to the context.
 mlir::LogicalResult showActivations(
-    mlir::ModuleOp module, const CalibrationData &data, unsigned threads,
+    mlir::ModuleOp module, const CalibrationData &data, MeasuredLayers layers,
+    unsigned threads,
     llvm::function_ref<void(size_t sample, const SeenActivation &)> see);
 
 } // namespace nibble

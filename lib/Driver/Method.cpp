@@ -15,7 +15,7 @@ static const std::pair<const char *, Method::Preparation> preparations[] = {
     {"llm-int8", Method::Preparation::LlmInt8},
 };
 static const std::pair<const char *, Method::Rounding> roundings[] = {
-    {"auto", Method::Rounding::Recipe},
+    {"recipe", Method::Rounding::Recipe},
     {"gptq", Method::Rounding::Gptq},
     {"obq", Method::Rounding::Obq},
     {"round", Method::Rounding::Nearest},
@@ -31,11 +31,12 @@ static Method::Rounding getOwnRounding(Method::Preparation preparation,
                                                  : Method::Rounding::Nearest;
 }
 
-/// Each method by its name: a preparation, then spqr, then a rounding, with a +
-/// between them; each of them may be missing.
+/// Each method by its name: auto, or a preparation, then spqr, then a rounding,
+/// with a + between them; each of them may be missing.
 static std::vector<std::pair<std::string, Method>> listMethods() {
   using Preparation = Method::Preparation;
-  std::vector<std::pair<std::string, Method>> methods;
+  std::vector<std::pair<std::string, Method>> methods = {
+      {"auto", {Preparation::Awq, Method::Rounding::Recipe}}};
   for (const auto &[preparationName, preparation] : preparations)
     for (bool keepsOutliers : {false, true}) {
       // Activations in 8 bits are multiplied by weights that are all codes.
@@ -81,8 +82,12 @@ std::string nibble::getMethodName(const QuantizeCommand &command) {
 
 Method nibble::getMethod(const QuantizeCommand &command) {
   std::string wanted = getMethodName(command);
+  Method found;
   for (auto &[name, method] : listMethods())
     if (name == wanted)
-      return method;
-  return {};
+      found = method;
+  // Activations have shared their ranges out before.
+  if (wanted == "auto" && command.activations != "float")
+    found.preparation = Method::Preparation::None;
+  return found;
 }

@@ -219,7 +219,8 @@ LogicalResult Quantizer::prepareModel(ModuleOp module) {
     return failure();
   if (failed(openData(module)))
     return failure();
-  auto ranges = measureActivations(module, *calibration, command.threads);
+  auto ranges = measureActivations(module, *calibration, MeasuredLayers::All,
+                                   command.threads);
   if (failed(ranges))
     return failure();
   if (getMethod(command).preparation == Method::Preparation::SmoothQuant) {

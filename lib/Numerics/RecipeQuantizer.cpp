@@ -405,7 +405,7 @@ std::string_view RecipeQuantizer::name() const {
   if (options.keepsOutliers())
     return "spqr";
   if (options.rounds > 0)
-    return "auto";
+    return "recipe";
   switch (options.rounding) {
   case SecondOrderRounding::Gptq:
     return "gptq";

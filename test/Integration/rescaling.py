@@ -256,7 +256,7 @@ def check_tool(folder, checks):
 
     quality = {}
     for scheme, method, *more in (("w3g8", "round"), ("w3g8", "awq"), ("w3g8", "gptq"),
-                                  ("w3g8", "awq+gptq"), ("w3g8", "awq+auto"),
+                                  ("w3g8", "awq+gptq"), ("w3g8", "awq+recipe"),
                                   ("w8cs", "round", "--activations", "u8"),
                                   ("w8cs", "smoothquant", "--activations", "u8"),
                                   ("w8cs", "smoothquant+gptq", "--activations", "u8"),

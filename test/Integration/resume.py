@@ -86,7 +86,8 @@ def check_kills(folder, checks, options, expected, kills):
         before = finished(folder)
         done = quantize(folder, "--resume", *options,
                         on_start=stop_after(moments.uniform(0, seconds)))
-        if done.code == 0:
+        # A kill may also come between the last step and the end of the process.
+        if done.code == 0 or not (folder / "q.onnx.journal").exists() and before:
             checks.check((folder / "q.onnx").read_bytes() == expected,
                          f"{options}: not the file of an undisturbed run")
             checks.check(not (folder / "q.onnx.journal").exists(), "the journal stays")
@@ -210,16 +211,16 @@ def main():
         samples = generator.standard_normal((12, TOKENS, WIDTH)).astype(np.float32)
         np.savez(folder / "x.npz", h0=samples)
         expected = {}
-        scaled, sparse = ["--method", "awq+auto"], ["--method", "spqr+auto"]
-        for options in ([], ["--sequential"], scaled, sparse):
+        plain, sparse = ["--method", "recipe"], ["--method", "spqr+recipe"]
+        for options in ([], ["--sequential"], plain, sparse):
             done = quantize(folder, *options)
             checks.check(done.code == 0, done)
             checks.check(not (folder / "q.onnx.journal").exists(), "the journal stays")
             expected[tuple(options)] = (folder / "q.onnx").read_bytes()
         checks.check(len(set(expected.values())) == 4, "options change nothing")
-        for options, kills in (([], 20), (["--sequential"], 10), (scaled, 5)):
+        for options, kills in (([], 20), (["--sequential"], 10), (plain, 5)):
             check_kills(folder, checks, options, expected[tuple(options)], kills)
-        for options in (["--sequential"], scaled, sparse):
+        for options in (["--sequential"], [], sparse):
             check_every_unit(folder, checks, options, expected[tuple(options)])
         expected = expected[()]
         check_interrupt(folder, checks, expected)

@@ -122,7 +122,7 @@ def check_forms(folder, checks):
             where = f"{kind}, {scheme}, {form}"
             options = {"auto": [], "qdq": ["--format", "qdq"],
                        "doubly": ["--double-quantization"]}[form]
-            done, target, report = quantize(folder, source, scheme, "spqr+auto", *options,
+            done, target, report = quantize(folder, source, scheme, "spqr+recipe", *options,
                                             evaluate=kind == "Gemm")
             if not checks.check(done.code == 0, f"{where}: {done}"):
                 continue
@@ -180,7 +180,7 @@ def check_fact(folder, checks):
     judges = samples(generator, 4, 50)
     float_result = activations.open_session(source).run(None, {"x": judges})[0]
     quality, size = {}, {}
-    for method in ("round", "gptq", "auto", "spqr", "spqr+gptq", "spqr+auto", "awq+spqr+auto"):
+    for method in ("round", "gptq", "recipe", "spqr", "spqr+gptq", "spqr+recipe", "awq+spqr+recipe"):
         done, target, report = quantize(folder, source, "w3g96", method)
         checks.check(done.code == 0, f"{method}: {done}")
         found = activations.open_session(target).run(None, {"x": judges})[0]
@@ -188,8 +188,8 @@ def check_fact(folder, checks):
         size[method] = report["weight_bytes_after"]
     print({method: round(float(v), 1) for method, v in quality.items()}, size)
     checks.check(quality["gptq"] < 17 < 27 < quality["spqr"], quality)
-    checks.check(quality["spqr+auto"] > quality["spqr"] == quality["spqr+gptq"], quality)
-    checks.check(quality["spqr+auto"] > quality["auto"] + 3, quality)
+    checks.check(quality["spqr+recipe"] > quality["spqr"] == quality["spqr+gptq"], quality)
+    checks.check(quality["spqr+recipe"] > quality["recipe"] + 3, quality)
     # No outliers: the method without them.
     for share, other in ((0, "gptq"), (100, None)):
         done, target, _ = quantize(folder, source, "w3g96", "spqr", "--outlier-share", str(share))

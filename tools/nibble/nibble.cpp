@@ -85,16 +85,17 @@ static void addQuantize(CLI::App &app, int &exitCode) {
   verb->add_option(
       "--keep", command->keep,
       "Glob of weights or nodes to leave in float, may be repeated");
-  verb->add_option("--method", command->method,
-                   "How codes are chosen: auto (the best known recipe: scale "
-                   "search, GPTQ, coordinate descent and scale refits), gptq "
-                   "(plain), obq (the cheapest weight first; slow, weights of "
-                   "up to 1024 inputs), round; awq (weights that meet large "
-                   "inputs scaled up), smoothquant (inputs scaled down), "
-                   "llm-int8 (inputs with outliers in 16 bits), spqr (single "
-                   "weights in 16 bits); awq+gptq, spqr+auto, awq+spqr+auto "
-                   "... (default: auto with --calib, else round; smoothquant "
-                   "with --activations)")
+  verb->add_option(
+          "--method", command->method,
+          "How codes are chosen: auto (awq+recipe), recipe (scale "
+          "search, GPTQ, coordinate descent and scale refits), gptq "
+          "(plain), obq (the cheapest weight first; slow, weights of "
+          "up to 1024 inputs), round; awq (weights that meet large "
+          "inputs scaled up), smoothquant (inputs scaled down), "
+          "llm-int8 (inputs with outliers in 16 bits), spqr (single "
+          "weights in 16 bits); awq+gptq, spqr+recipe, awq+spqr+recipe "
+          "... (default: auto with --calib, else round; smoothquant "
+          "with --activations)")
       ->check(CLI::IsMember(getMethodNames()));
   verb->add_option("--outlier-threshold", command->outlierThreshold,
                    "The least magnitude of an outlier of llm-int8")

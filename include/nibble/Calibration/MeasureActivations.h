@@ -12,12 +12,18 @@
 
 namespace nibble {
 
-/// Runs the model in `module` on all samples and measures each channel of what
-/// Conv, MatMul and Gemm read and of what Conv gives. `threads`: 0 for one a
-/// core; never changes the result. Errors are reported to the context.
+/// Whose inputs are measured.
+enum class MeasuredLayers : uint8_t {
+  All,   ///< every Conv, MatMul and Gemm, and what Conv gives too
+  Chosen ///< products whose weight will be quantized (nibble.encoding)
+};
+
+/// Runs the model in `module` on all samples, as far as is needed, and measures
+/// each channel of what layers read. `threads`: 0 for one a core; never changes
+/// the result. Errors are reported to the context.
 mlir::FailureOr<ActivationRanges>
 measureActivations(mlir::ModuleOp module, const CalibrationData &data,
-                   unsigned threads);
+                   MeasuredLayers layers, unsigned threads);
 
 } // namespace nibble
 

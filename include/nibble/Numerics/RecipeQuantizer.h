@@ -75,7 +75,7 @@ struct RecipeOptions {
 class RecipeQuantizer final : public WeightQuantizer {
 public:
   explicit RecipeQuantizer(RecipeOptions options = {}) : options(options) {}
-  /// "spqr" with outliers, else "auto"; without rounds "gptq", "obq" or
+  /// "spqr" with outliers, else "recipe"; without rounds "gptq", "obq" or
   /// "round".
   std::string_view name() const override;
   Result<QuantizedWeight> quantize(const MatrixView &weight,
