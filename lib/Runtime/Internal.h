@@ -27,6 +27,8 @@ typedef struct nibble_model {
   size_t mapping_size;
   /* One after the other, the descriptors of the weights. */
   int64_t *descriptors;
+  /* Null for a model without kernels. */
+  nibble_device *device;
 } nibble_model;
 
 nibble_status nibble_model_create(const nibble_model_info *info,

@@ -342,7 +342,14 @@ static void addRun(CLI::App &app, int &exitCode) {
   addInputArguments(verb, command->arguments);
   verb->add_option("--outputs", command->outputs,
                    "NumPy archive (.npz) to write");
-  verb->add_option("--target", command->target, "The instruction set")
+  verb->add_option("--device", command->device,
+                   "What runs it: this machine's processor, its NVIDIA GPU "
+                   "(cuda), or a simulated GPU, slow but with memory and "
+                   "barriers checked")
+      ->check(CLI::IsMember({"cpu", "cuda", "simulator"}))
+      ->capture_default_str();
+  verb->add_option("--target", command->target,
+                   "The instruction set, or the GPU (native: nvidia-sm80)")
       ->capture_default_str();
   verb->add_flag("--no-cache", command->noCache,
                  "Compile again, and keep nothing");

@@ -177,6 +177,8 @@ struct RunCommand {
   std::string input, outputs;
   InputArguments arguments;
   std::string target = "native";
+  /// "cpu", "cuda" or "simulator".
+  std::string device = "cpu";
   bool noCache = false;
   bool quiet = false;
   bool json = false;

@@ -1,0 +1,172 @@
+# RUN: %python %s
+# REQUIRES: numpy, onnx, onnxruntime
+# Under sanitizers the simulator has not been tried.
+# UNSUPPORTED: sanitizers
+"""Whole models on a simulated GPU (`nibble run --device=simulator`) against ONNX Runtime: a block
+of a transformer in f32 and with 4-bit weights, a small convolutional network, and a chain of
+functions; with sizes that fit no tile, and dynamic ones."""
+
+import pathlib
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+import support
+
+NIBBLE = support.tool("nibble")
+WIDTH, HEADS, INNER, VOCABULARY = 72, 4, 84, 50
+
+
+class Builder:
+    """Collects nodes and random weights."""
+
+    def __init__(self, seed):
+        self.random = np.random.default_rng(seed)
+        self.nodes, self.weights = [], []
+
+    def add(self, op_type, *inputs, **attributes):
+        name = f"v{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op_type, inputs, [name], name=name, **attributes))
+        return name
+
+    def constant(self, value):
+        name = f"c{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def weight(self, *shape):
+        scale = 1 / np.sqrt(np.prod(shape[:-1]) if len(shape) < 4 else np.prod(shape[1:]))
+        return self.constant((self.random.standard_normal(shape) * scale).astype(np.float32))
+
+    def save(self, path, inputs, outputs):
+        graph = helper.make_graph(
+            self.nodes, "g",
+            [helper.make_tensor_value_info(name, kind, shape) for name, kind, shape in inputs],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+            self.weights)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)],
+                                  ir_version=9)
+        onnx.save(onnx.shape_inference.infer_shapes(model), path)
+
+
+def build_transformer(path):
+    b = Builder(1)
+    f32 = np.float32
+
+    def rms_norm(x):
+        mean = b.add("ReduceMean", b.add("Pow", x, b.constant(f32(2))),
+                     b.constant(np.array([-1], np.int64)))
+        root = b.add("Sqrt", b.add("Add", mean, b.constant(f32(1e-5))))
+        return b.add("Mul", b.add("Div", x, root), b.weight(WIDTH))
+
+    def heads(x, order):
+        shape = b.constant(np.array([0, 0, HEADS, WIDTH // HEADS], np.int64))
+        return b.add("Transpose", b.add("Reshape", x, shape), perm=order)
+
+    x = b.add("Gather", b.weight(VOCABULARY, WIDTH), "ids")
+    normed = rms_norm(x)
+    query, key, value = (b.add("MatMul", normed, b.weight(WIDTH, WIDTH)) for _ in range(3))
+    scores = b.add("MatMul", heads(query, [0, 2, 1, 3]), heads(key, [0, 2, 3, 1]))
+    scaled = b.add("Mul", scores, b.constant(f32((WIDTH // HEADS) ** -0.5)))
+    masked = b.add("Where", "mask", scaled, b.constant(f32(-1e9)))
+    mixed = b.add("MatMul", b.add("Softmax", masked, axis=-1), heads(value, [0, 2, 1, 3]))
+    joined = b.add("Reshape", b.add("Transpose", mixed, perm=[0, 2, 1, 3]),
+                   b.constant(np.array([0, 0, WIDTH], np.int64)))
+    x = b.add("Add", x, b.add("MatMul", joined, b.weight(WIDTH, WIDTH)))
+    normed = b.add("LayerNormalization", x, b.weight(WIDTH), b.weight(WIDTH), axis=-1)
+    gate = b.add("MatMul", normed, b.weight(WIDTH, INNER))
+    up = b.add("MatMul", normed, b.weight(WIDTH, INNER))
+    inner = b.add("Mul", b.add("Mul", gate, b.add("Sigmoid", gate)), up)
+    y = b.add("Add", x, b.add("MatMul", inner, b.weight(INNER, WIDTH)))
+    b.save(path, [("ids", TensorProto.INT64, ["batch", "sequence"]),
+                  ("mask", TensorProto.BOOL, ["sequence", "sequence"])], [y])
+
+
+def draw_tokens(batch, sequence):
+    random = np.random.default_rng(sequence)
+    return {"ids": random.integers(-VOCABULARY, VOCABULARY, (batch, sequence)),
+            "mask": np.tri(sequence, dtype=bool)}
+
+
+def build_convolutions(path):
+    b = Builder(2)
+    x = b.add("Conv", "image", b.weight(6, 3, 3, 3), b.weight(6), pads=[1, 1, 1, 1],
+              strides=[2, 2])
+    x = b.add("Relu", x)
+    x = b.add("Conv", x, b.weight(6, 1, 3, 3), group=6, pads=[1, 1, 1, 1])
+    x = b.add("BatchNormalization", x, b.weight(6), b.weight(6), b.weight(6),
+              b.constant(np.full(6, 0.5, np.float32)))
+    x = b.add("MaxPool", b.add("HardSwish", x), kernel_shape=[2, 2], strides=[2, 2])
+    x = b.add("GlobalAveragePool", x)
+    x = b.add("Gemm", b.add("Flatten", x), b.weight(5, 6), b.weight(5), transB=1)
+    y = b.add("Softmax", x, axis=1)
+    b.save(path, [("image", TensorProto.FLOAT, ["batch", 3, 13, 17])], [y])
+
+
+def build_functions(path):
+    """Functions that GPUs have no code for, and what the host has to do."""
+    b = Builder(3)
+    outputs = [b.add(name, "x") for name in (
+        "Sin", "Cos", "Exp", "Tanh", "Erf", "Softplus", "Gelu", "Elu", "Floor", "Round", "Abs",
+        "Sign", "Atan")]
+    positive = b.add("Abs", "x")
+    outputs += [b.add("Log", positive), b.add("Sqrt", positive),
+                b.add("Pow", positive, b.constant(np.float32(1.7))),
+                b.add("ReduceMax", "x", b.constant(np.array([0], np.int64)), keepdims=0),
+                b.add("CumSum", "x", b.constant(np.int64(1)))]
+    values, _ = "top", "places"
+    b.nodes.append(helper.make_node("TopK", ["x", b.constant(np.array([3], np.int64))],
+                                    [values, "places"], name="TopK"))
+    b.save(path, [("x", TensorProto.FLOAT, ["rows", 37])], [*outputs, values])
+
+
+def simulate(model, inputs, folder, *options):
+    np.savez(folder / "in.npz", **inputs)
+    support.must_run(NIBBLE, "run", model, "--inputs", folder / "in.npz", "--outputs",
+                     folder / "out.npz", "--device", "simulator", "--quiet", *options)
+    return np.load(folder / "out.npz")
+
+
+def compare(checks, model, inputs, folder, limit, *options):
+    """The root mean square of the error, relative to that of the output."""
+    session = onnxruntime.InferenceSession(model)
+    expected = session.run(None, inputs)
+    outputs = simulate(model, inputs, folder, *options)
+    for output, right in zip(session.get_outputs(), expected):
+        got = outputs[output.name]
+        if not checks.check(got.shape == right.shape, f"{output.name}: shape {got.shape}"):
+            continue
+        error = 0; print(model.name, output.name, np.sqrt(np.mean((got - right) ** 2) / np.mean(right ** 2)), got.shape); error = np.sqrt(np.mean((got - right) ** 2) / np.mean(right ** 2))
+        checks.check(error <= limit, f"{model.name}, {output.name}: error {error}")
+
+
+def main():
+    checks = support.Checks()
+    with support.scratch() as folder:
+        folder = pathlib.Path(folder)
+        block = folder / "block.onnx"
+        build_transformer(block)
+        for batch, sequence in (1, 1), (2, 9):
+            compare(checks, block, draw_tokens(batch, sequence), folder, 1e-6)
+        convolutions = folder / "convolutions.onnx"
+        build_convolutions(convolutions)
+        image = np.random.default_rng(4).standard_normal((2, 3, 13, 17)).astype(np.float32)
+        compare(checks, convolutions, {"image": image}, folder, 1e-6)
+        functions = folder / "functions.onnx"
+        build_functions(functions)
+        x = (np.random.default_rng(5).standard_normal((4, 37)) * 4).astype(np.float32)
+        compare(checks, functions, {"x": x}, folder, 2e-6)
+
+        # Factors are rounded to f16, by up to 2^-11 each.
+        quantized = folder / "quantized.onnx"
+        support.must_run(NIBBLE, "quantize", block, "-o", quantized, "--scheme", "w4g32",
+                         "--quiet")
+        for batch, sequence in (1, 1), (2, 9):
+            compare(checks, quantized, draw_tokens(batch, sequence), folder, 1e-3)
+    checks.finish()
+
+
+if __name__ == "__main__":
+    main()
