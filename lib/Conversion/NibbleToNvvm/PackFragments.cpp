@@ -197,21 +197,45 @@ std::optional<PackedFragments> PackFragments::pack(AssembleOp op,
   return result;
 }
 
-/// A place for a matrix [rows, columns] of f16 whose rows start at multiples of
-/// 16 bytes.
-static Value createRows(OpBuilder &builder, Location loc, OpFoldResult rows,
-                        int64_t columns) {
+static Value createEmpty(OpBuilder &builder, Location loc, OpFoldResult rows,
+                         int64_t columns, Type element) {
+  return tensor::EmptyOp::create(
+      builder, loc,
+      SmallVector<OpFoldResult>{rows, builder.getIndexAttr(columns)}, element);
+}
+
+namespace {
+/// The part of a matrix that its first `columns` are.
+struct LeadingColumns {
+  LeadingColumns(OpBuilder &builder, OpFoldResult rows, int64_t columns)
+      : offsets(2, builder.getIndexAttr(0)),
+        sizes{rows, builder.getIndexAttr(columns)},
+        strides(2, builder.getIndexAttr(1)) {}
+  SmallVector<OpFoldResult> offsets, sizes, strides;
+};
+} // namespace
+
+/// A matrix with columns added, up to a multiple of 8, that hold anything.
+static Value padColumns(OpBuilder &builder, Location loc, OpFoldResult rows,
+                        Value matrix) {
+  auto type = cast<RankedTensorType>(matrix.getType());
+  int64_t columns = type.getDimSize(1);
   int64_t padded = llvm::alignTo(columns, kRowMultiple);
-  SmallVector<OpFoldResult> sizes{rows, builder.getIndexAttr(padded)};
-  Value empty =
-      tensor::EmptyOp::create(builder, loc, sizes, builder.getF16Type());
   if (padded == columns)
-    return empty;
-  sizes[1] = builder.getIndexAttr(columns);
-  SmallVector<OpFoldResult> zeros(2, builder.getIndexAttr(0));
-  SmallVector<OpFoldResult> ones(2, builder.getIndexAttr(1));
-  return tensor::ExtractSliceOp::create(builder, loc, empty, zeros, sizes,
-                                        ones);
+    return matrix;
+  LeadingColumns part(builder, rows, columns);
+  Value place = createEmpty(builder, loc, rows, padded, type.getElementType());
+  return tensor::InsertSliceOp::create(builder, loc, matrix, place,
+                                       part.offsets, part.sizes, part.strides);
+}
+
+static Value takeColumns(OpBuilder &builder, Location loc, OpFoldResult rows,
+                         Value matrix, int64_t columns) {
+  if (cast<RankedTensorType>(matrix.getType()).getDimSize(1) == columns)
+    return matrix;
+  LeadingColumns part(builder, rows, columns);
+  return tensor::ExtractSliceOp::create(builder, loc, matrix, part.offsets,
+                                        part.sizes, part.strides);
 }
 
 /// The numbers of `matrix` in `place`, each as `convert` makes it; the columns
@@ -254,19 +278,20 @@ LogicalResult PackFragments::convert(MatmulOp op) {
   Value matrix = collapseRows(builder, loc, op.getActivations());
   OpFoldResult rows = getRowCount(builder, loc, matrix);
   Value half = convertElements(
-      builder, loc, matrix, Value(), createRows(builder, loc, rows, K),
+      builder, loc, matrix, Value(), createEmpty(builder, loc, rows, K, f16),
       [&](OpBuilder &body, Location at, ValueRange values) -> Value {
         return arith::TruncFOp::create(body, at, f16, values[0]);
       });
-  Value place = createRows(builder, loc, rows, N);
+  Value place =
+      createEmpty(builder, loc, rows, llvm::alignTo(N, kRowMultiple), f16);
   Value product =
-      FragmentMatmulOp::create(builder, loc, TypeRange{place.getType()}, half,
+      FragmentMatmulOp::create(builder, loc, TypeRange{place.getType()},
+                               padColumns(builder, loc, rows, half),
                                weight->value, place, weight->type)
           .getResult(0);
-  SmallVector<OpFoldResult> sizes{rows, builder.getIndexAttr(N)};
   Value result = convertElements(
-      builder, loc, product, op.getBias(),
-      tensor::EmptyOp::create(builder, loc, sizes, f32),
+      builder, loc, takeColumns(builder, loc, rows, product, N), op.getBias(),
+      createEmpty(builder, loc, rows, N, f32),
       [&](OpBuilder &body, Location at, ValueRange values) -> Value {
         Value sum = arith::ExtFOp::create(body, at, f32, values[0]);
         if (op.getBias())

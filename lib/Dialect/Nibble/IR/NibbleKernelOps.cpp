@@ -209,11 +209,14 @@ LogicalResult FragmentMatmulOp::verify() {
            << bytes << " bytes (Spec C32)";
   auto activations = cast<ShapedType>(getActivations().getType());
   auto result = cast<ShapedType>(getInit().getType());
-  if (!agree(activations.getDimSize(1), weight.getDimSize(0)) ||
-      !agree(result.getDimSize(1), weight.getDimSize(1)) ||
+  constexpr size_t multiple = 8;
+  if (!agree(activations.getDimSize(1),
+             FragmentFormat::roundUp(format->K, multiple)) ||
+      !agree(result.getDimSize(1),
+             FragmentFormat::roundUp(format->N, multiple)) ||
       !agree(activations.getDimSize(0), result.getDimSize(0)))
     return emitOpError("has activations and a result that do not fit the "
-                       "weight (Spec C32)");
+                       "weight, padded to multiples of 8 columns (Spec C32)");
   return success();
 }
 

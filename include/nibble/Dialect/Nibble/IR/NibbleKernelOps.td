@@ -86,7 +86,8 @@ def Nibble_FragmentMatmulOp : Nibble_Op<"fragment_matmul", [
     What `nibble.matmul` means in `f16` (Spec S13) once the weight is packed for the
     tensor cores of a GPU: `weight_type` is the weight's type, a matrix [K, N] with the
     layout `fragment` (Spec C32), and the operand holds its codes and then its
-    scales as FragmentPacking.h says. All of `outs` is overwritten.
+    scales as FragmentPacking.h says. Rows are padded to multiples of 8 numbers, which
+    are not read. All of `outs` is overwritten.
 
     ```mlir
     %y = nibble.fragment_matmul %x, %packed outs(%e)
