@@ -316,6 +316,10 @@ static Error writeText(EmittedModel &model, const CompileCommand &command) {
               model.writeLLVM(os);
               return Error::success();
             }
+            if (command.emit == "kernels") {
+              os << model.getKernels();
+              return Error::success();
+            }
             // The writer of code seeks, which a pipe does not.
             llvm::SmallVector<char, 0> text;
             llvm::raw_svector_ostream buffer(text);
@@ -336,19 +340,18 @@ static SmallString<128> replaceEnding(StringRef path, StringRef ending) {
 
 static Error checkDevice(const CompileCommand &command,
                          const NvidiaRow &device) {
-  if (command.updateCaches)
-    return makeError("--update-caches: not for " + device.name +
-                     ", whose libraries copy what they take");
   if (command.emit == "llvm")
     return makeError("--emit llvm: for " + device.name +
-                     " there are loops, llvm-ir (of the host) and, by -o "
-                     "FILE.ptx, the kernels");
+                     " there are loops, llvm-ir (of the host) and kernels");
   return Error::success();
 }
 
 static Error checkCommand(const CompileCommand &command,
                           const CompileTarget &target, StringRef prefix) {
   StringRef output = command.output;
+  if (!target.device && command.emit == "kernels")
+    return makeError("--emit kernels: for GPUs only; --target takes " +
+                     listNvidiaRows());
   if (target.device)
     if (Error error = checkDevice(command, *target.device))
       return error;

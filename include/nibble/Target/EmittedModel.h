@@ -89,6 +89,8 @@ public:
   /// The GPU's part: its kernels in PTX, and the most bytes that its buffers
   /// take at a time, if that is known.
   llvm::StringRef getPtx() const { return ptx; }
+  /// The LLVM IR that PTX was made of.
+  llvm::StringRef getKernels() const { return kernels; }
   std::optional<uint64_t> getBufferBytes() const { return device.bufferBytes; }
   /// True where the code calls the OpenMP runtime.
   bool usesOpenMP() const;
@@ -112,7 +114,7 @@ private:
   llvm::LLVMContext context;
   std::unique_ptr<llvm::Module> code;
   DeviceProgram device;
-  std::string ptx;
+  std::string ptx, kernels;
   /// Of each row, what the runtime reads.
   struct Row {
     const TargetRow *target;

@@ -141,7 +141,8 @@ void LaunchKernels::buildLaunch(OpBuilder &builder, linalg::GenericOp op,
                          .str();
   buildLoopKernel(device, name, op, arguments);
   CodeBuilder code(builder, loc);
-  Value threads = arith::ConstantIndexOp::create(builder, loc, 1);
+  Value threads =
+      arith::ConstantIndexOp::create(builder, loc, getThreadsPerElement(op));
   auto linalg = cast<linalg::LinalgOp>(op.getOperation());
   SmallVector<Range> ranges = linalg.createLoopRanges(builder, loc);
   SmallVector<unsigned> loops;

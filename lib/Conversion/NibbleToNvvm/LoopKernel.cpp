@@ -8,6 +8,7 @@
 
 #include "DeviceBuilder.h"
 
+#include "mlir/Analysis/SliceAnalysis.h"
 #include "mlir/Dialect/Affine/Utils.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
@@ -93,6 +94,52 @@ bool nibble::canBeKernel(linalg::LinalgOp op) {
   SetVector<Value> captures(op->operand_begin(), op->operand_end());
   getUsedValuesDefinedAbove(op->getRegions(), captures);
   return llvm::all_of(captures, isArgument) && onlyComputes(op->getRegion(0));
+}
+
+//===----------------------------------------------------------------------===//
+// What a warp shares
+//===----------------------------------------------------------------------===//
+
+constexpr int64_t kLanes = 32;
+
+/// True where an input that loop `loop` runs through is read row by row.
+static bool readsRows(MemRefType type, AffineMap map, unsigned loop) {
+  if (!map.isFunctionOfDim(loop))
+    return true;
+  AffineMap others = map.dropResult(map.getNumResults() - 1);
+  return map.getResults().back() == getAffineDimExpr(loop, map.getContext()) &&
+         !others.isFunctionOfDim(loop) && type.isLastDimUnitStride();
+}
+
+/// For each result of `op` the op that joins two parts of it, where the lanes
+/// of a warp may each have one; else nothing.
+static SmallVector<Operation *> getCombiners(linalg::GenericOp op) {
+  unsigned last = op.getNumLoops() - 1;
+  if (op.getNumLoops() == 0 ||
+      op.getIteratorTypesArray()[last] != utils::IteratorType::reduction)
+    return {};
+  int64_t size = op.getStaticLoopRanges()[last];
+  if (!ShapedType::isDynamic(size) && size < kLanes)
+    return {};
+  for (OpOperand *input : op.getDpsInputOperands())
+    if (auto type = dyn_cast<MemRefType>(input->get().getType()))
+      if (!readsRows(type, op.getMatchingIndexingMap(input), last))
+        return {};
+  SmallVector<Operation *> combiners;
+  ArrayRef<BlockArgument> outputs = op.getRegionOutputArgs();
+  for (auto [number, output] : llvm::enumerate(outputs)) {
+    SmallVector<Operation *> found;
+    bool isWord = output.getType().isF32() || output.getType().isInteger(32);
+    if (!isWord || !matchReduction(outputs, number, found) ||
+        found.size() != 1 || !arith::getNeutralElement(found.front()))
+      return {};
+    combiners.push_back(found.front());
+  }
+  return combiners;
+}
+
+int64_t nibble::getThreadsPerElement(linalg::GenericOp op) {
+  return getCombiners(op).empty() ? 1 : kLanes;
 }
 
 //===----------------------------------------------------------------------===//
@@ -182,7 +229,7 @@ class LoopKernel {
 public:
   LoopKernel(DeviceBuilder &device, linalg::GenericOp op)
       : device(device), op(op), builder(device.builder), loc(device.loc),
-        positions(op.getNumLoops()) {}
+        combiners(getCombiners(op)), positions(op.getNumLoops()) {}
 
   void declare(ValueRange values, ValueRange arguments);
   void build();
@@ -201,7 +248,11 @@ private:
   Values getSizes();
   Values getIndices(OpOperand &operand);
   Value loadOperand(OpOperand &operand);
+  Value loadResult(OpOperand &output);
+  void storeResults(ValueRange results);
   void buildThread();
+  void buildLane(Value lane);
+  Value combine(Operation *combiner, Value a, Value b);
   Values buildReductions(ArrayRef<unsigned> loops, ValueRange carried);
   Values buildBody(ValueRange carried);
 
@@ -209,6 +260,10 @@ private:
   linalg::GenericOp op;
   OpBuilder &builder;
   Location loc;
+  /// Of each result, where lanes share the last loop.
+  SmallVector<Operation *> combiners;
+  /// The first round of a lane in it.
+  Value firstRound;
   /// Of values of the host.
   IRMapping mapping;
   DenseMap<Value, DeviceView> views;
@@ -314,35 +369,72 @@ Values LoopKernel::buildReductions(ArrayRef<unsigned> loops,
                                    ValueRange carried) {
   if (loops.empty())
     return buildBody(carried);
-  return device.loop(index(0), sizes[loops.front()], 1, carried,
+  bool isShared = firstRound && loops.size() == 1;
+  return device.loop(isShared ? firstRound : index(0), sizes[loops.front()],
+                     isShared ? kLanes : 1, carried,
                      [&](Value position, ValueRange values) {
                        positions[loops.front()] = position;
                        return buildReductions(loops.drop_front(), values);
                      });
 }
 
-void LoopKernel::buildThread() {
-  Values carried;
-  for (OpOperand &output : op.getDpsInitsMutable()) {
-    bool isRead = !op.getMatchingBlockArgument(&output).use_empty();
-    Type element = getElementTypeOrSelf(output.get().getType());
-    carried.push_back(
-        isRead ? loadOperand(output)
-               : Value(LLVM::PoisonOp::create(builder, loc, element)));
-  }
-  SmallVector<unsigned> reductions;
-  op.getReductionDims(reductions);
-  Values results = buildReductions(reductions, carried);
+/// What the result was before.
+Value LoopKernel::loadResult(OpOperand &output) {
+  if (!op.getMatchingBlockArgument(&output).use_empty())
+    return loadOperand(output);
+  Type element = getElementTypeOrSelf(output.get().getType());
+  return LLVM::PoisonOp::create(builder, loc, element);
+}
+
+void LoopKernel::storeResults(ValueRange results) {
   for (auto [result, output] : llvm::zip(results, op.getDpsInitsMutable()))
     memref::StoreOp::create(builder, loc, result, mapping.lookup(output.get()),
                             getIndices(output));
+}
+
+void LoopKernel::buildThread() {
+  Values carried;
+  for (OpOperand &output : op.getDpsInitsMutable())
+    carried.push_back(loadResult(output));
+  SmallVector<unsigned> reductions;
+  op.getReductionDims(reductions);
+  storeResults(buildReductions(reductions, carried));
+}
+
+Value LoopKernel::combine(Operation *combiner, Value a, Value b) {
+  IRMapping operands;
+  operands.map(combiner->getOperand(0), a);
+  operands.map(combiner->getOperand(1), b);
+  return builder.clone(*combiner, operands)->getResult(0);
+}
+
+/// A lane's part of an element; the first lane stores what they have together.
+void LoopKernel::buildLane(Value lane) {
+  firstRound = lane;
+  Values carried;
+  for (Operation *combiner : combiners)
+    carried.push_back(arith::ConstantOp::create(
+        builder, loc, *arith::getNeutralElement(combiner)));
+  SmallVector<unsigned> reductions;
+  op.getReductionDims(reductions);
+  Values results = buildReductions(reductions, carried);
+  for (auto [result, combiner] : llvm::zip(results, combiners))
+    for (int64_t mask = kLanes / 2; mask > 0; mask /= 2)
+      result = combine(combiner, result, device.shuffle(result, mask));
+  device.ifThen(device.equal(lane, 0), [&] {
+    for (auto [result, combiner, output] :
+         llvm::zip(results, combiners, op.getDpsInitsMutable()))
+      result = combine(combiner, loadResult(output), result);
+    storeResults(results);
+  });
 }
 
 void LoopKernel::build() {
   sizes = getSizes();
   SmallVector<unsigned> loops;
   op.getParallelDims(loops);
-  Value count = index(1);
+  bool isShared = !combiners.empty();
+  Value count = index(isShared ? kLanes : 1);
   for (unsigned loop : loops)
     count = device.mul(count, sizes[loop]);
   auto widen = [&](Value value) {
@@ -353,7 +445,7 @@ void LoopKernel::build() {
       device.add(device.mul(widen(device.blockIndex(0)), kLoopThreads),
                  widen(device.threadIndex()));
   device.ifThen(device.less(thread, count), [&] {
-    Value rest = thread;
+    Value rest = isShared ? device.divide(thread, kLanes) : thread;
     for (unsigned loop : llvm::reverse(loops)) {
       bool isOuter = loop == loops.front();
       positions[loop] =
@@ -362,7 +454,10 @@ void LoopKernel::build() {
       if (!isOuter)
         rest = device.divide(rest, sizes[loop]);
     }
-    buildThread();
+    if (isShared)
+      buildLane(arith::RemUIOp::create(builder, loc, thread, index(kLanes)));
+    else
+      buildThread();
   });
 }
 

@@ -12,6 +12,10 @@
 //              for all reductions: result = body(inputs, result)
 //              output[position] = result
 //
+// Where a reduction runs along rows of all its inputs, the lanes of a warp
+// share it: lane j takes every 32nd part from j on, and what they have is
+// joined in a fixed order.
+//
 //===----------------------------------------------------------------------===//
 
 #ifndef NIBBLE_LIB_CONVERSION_NIBBLETONVVM_LOOPKERNEL_H
@@ -30,6 +34,9 @@ constexpr int64_t kLoopThreads = 256;
 /// and reads, by functions that GPUs have without a library, and each thread
 /// writes elements of its own.
 bool canBeKernel(mlir::linalg::LinalgOp op);
+
+/// Threads for each element of the result of `op`: 1, or those of a warp.
+int64_t getThreadsPerElement(mlir::linalg::GenericOp op);
 
 /// The address of the first element of a buffer, as i64.
 mlir::Value buildAddress(mlir::OpBuilder &builder, mlir::Location loc,

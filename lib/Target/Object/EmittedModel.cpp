@@ -175,10 +175,13 @@ LogicalResult EmittedModel::addRow(ModuleOp module, const TargetRow &target) {
 
 /// Makes PTX of the GPU's part.
 Error EmittedModel::addDevice() {
-  llvm::LLVMContext kernels;
-  auto module = makeDeviceModule(*device.module, *options.device, kernels);
+  llvm::LLVMContext deviceContext;
+  auto module =
+      makeDeviceModule(*device.module, *options.device, deviceContext);
   if (!module)
     return module.takeError();
+  llvm::raw_string_ostream os(kernels);
+  (*module)->print(os, /*AAW=*/nullptr);
   auto text = emitPtx(std::move(*module), *options.device);
   if (!text)
     return text.takeError();
@@ -462,6 +465,9 @@ loadRuntime(StringRef triple, llvm::LLVMContext &context) {
 
 FailureOr<std::unique_ptr<EmittedModel>>
 EmittedModel::emit(ModuleOp module, const EmitOptions &options) {
+  if (options.device && options.updateCaches)
+    return module.emitError("code for a GPU does not update caches in place: "
+                            "compile without --update-caches");
   PassManager shapes(module.getContext());
   buildShapesPipeline(shapes, options.updateCaches);
   if (failed(shapes.run(module)))
