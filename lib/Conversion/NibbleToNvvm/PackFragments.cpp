@@ -33,9 +33,11 @@ static constexpr int64_t kRowMultiple = 8;
 // Weights
 //===----------------------------------------------------------------------===//
 
-/// `type` as a weight [K, N] with the layout `fragment`, or null.
-static RankedTensorType getFragmentType(RankedTensorType type,
-                                        bool transposed) {
+/// `type` as a weight [K, N] with the layout `fragment`, or null. Integers have
+/// no zero points where `isSigned`, and are unsigned with zero points
+/// elsewhere.
+static RankedTensorType getFragmentType(RankedTensorType type, bool transposed,
+                                        bool isSigned) {
   QuantizedAttr encoding = getQuantization(type);
   if (encoding.getFlat() || encoding.hasNestedScale() ||
       encoding.hasOutliers() || encoding.hasLayout() || type.getRank() != 2 ||
@@ -46,20 +48,20 @@ static RankedTensorType getFragmentType(RankedTensorType type,
   int64_t extent = encoding.getBlock()[transposed ? 1 : 0];
   bool wholeK = extent == QuantizedAttr::kWholeExtent || extent >= K;
   StorageAttr storage = encoding.getStorage();
-  // Signed codes with zero points are unsigned ones, moved by a half.
   if (encoding.hasZero() && encoding.getZero() != storage)
     return {};
-  if (storage.isInteger() &&
-      (encoding.hasZero() || storage.getMinimumCode() == 0))
+  unsigned bits = storage.getCodeType().getIntOrFloatBitWidth();
+  bool hasZero = storage.isInteger() && !isSigned;
+  if (storage.isInteger())
     storage = getStorageAttr(type.getContext(),
-                             StorageFormat::getUnsigned(storage.getBitWidth()));
+                             isSigned ? StorageFormat::getSigned(bits)
+                                      : StorageFormat::getUnsigned(bits));
   Builder builder(type.getContext());
   auto group = builder.getNamedAttr(
       "group", builder.getI64IntegerAttr(wholeK ? 0 : extent));
   auto layout =
       LayoutAttr::get(type.getContext(), builder.getStringAttr("fragment"),
                       builder.getDictionaryAttr(group));
-  bool hasZero = storage.isInteger() && storage.getMinimumCode() == 0;
   auto packed = QuantizedAttr::get(
                     storage, {wholeK ? QuantizedAttr::kWholeExtent : extent, 1},
                     TypeAttr::get(builder.getF16Type()),
@@ -109,28 +111,39 @@ struct WeightParts {
 };
 } // namespace
 
+/// Signed codes with zero points become unsigned, moved by a half of the range;
+/// unsigned codes become signed where all zero points are that half.
 static std::optional<WeightParts> getParts(AssembleOp op, bool transposed) {
   auto type = cast<RankedTensorType>(op.getResult().getType());
-  WeightParts parts;
-  parts.type = getFragmentType(type, transposed);
+  StorageAttr storage = getQuantization(type).getStorage();
   ElementsAttr codes = getConstant(op.getCodes());
   ElementsAttr scales = getConstant(op.getScales());
   ElementsAttr zeros = op.getZeros() ? getConstant(op.getZeros()) : nullptr;
-  if (!parts.type || !codes || !scales || (op.getZeros() && !zeros))
+  if (!codes || !scales || (op.getZeros() && !zeros))
     return std::nullopt;
-  StorageAttr storage = getQuantization(type).getStorage();
   uint8_t offset = zeros ? static_cast<uint8_t>(-storage.getMinimumCode()) : 0;
-  parts.codes = getCodes(codes, offset);
+  WeightParts parts;
   parts.scales = getFloats(scales);
-  bool hasZeros = getFragmentFormat(parts.type)->hasZeros();
-  parts.zeros = zeros
-                    ? getCodes(zeros, offset)
-                    : std::vector<uint8_t>(hasZeros ? parts.scales.size() : 0);
+  if (zeros)
+    parts.zeros = getCodes(zeros, offset);
+  unsigned bits = storage.getCodeType().getIntOrFloatBitWidth();
+  auto half = static_cast<uint8_t>(1u << (bits - 1));
+  bool isSigned = zeros
+                      ? llvm::all_of(parts.zeros,
+                                     [&](uint8_t zero) { return zero == half; })
+                      : storage.getMinimumCode() < 0;
+  if (zeros && isSigned)
+    offset -= half;
+  parts.codes = getCodes(codes, offset);
+  parts.type = getFragmentType(type, transposed, isSigned);
   size_t count = type.getNumElements();
-  if (parts.codes.size() != count || parts.scales.empty() ||
-      !fitF16(parts.scales) ||
-      (hasZeros && parts.zeros.size() != parts.scales.size()))
+  if (!parts.type || parts.codes.size() != count || parts.scales.empty() ||
+      !fitF16(parts.scales))
     return std::nullopt;
+  if (getFragmentFormat(parts.type)->hasZeros())
+    parts.zeros.resize(parts.scales.size());
+  else
+    parts.zeros.clear();
   if (transposed) {
     size_t N = parts.type.getDimSize(1);
     parts.scales = transposeGrid<float>(parts.scales, N);

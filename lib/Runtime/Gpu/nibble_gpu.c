@@ -204,15 +204,15 @@ static nibble_gpu_status check_chip(nibble_gpu *gpu) {
                  (major == kernels->major && minor > kernels->minor);
   if (!is_same && (kernels->is_exact || !is_later))
     return fail(NIBBLE_GPU_UNSUPPORTED_CHIP,
-                "%s is an sm_%d%d; these kernels run on %s%s: write some for "
-                "it by nibble kernels --target",
+                "%s is an sm_%d%d; these kernels run on %s%s: choose another "
+                "--target for it",
                 gpu->name, major, minor, kernels->chip,
                 kernels->is_exact ? " alone" : " and later chips");
   for (int32_t i = 0; i < kernels->count; ++i)
     if (kernels->kernels[i].shared_bytes > shared_bytes)
       return fail(NIBBLE_GPU_UNSUPPORTED_CHIP,
                   "%s takes %d bytes of shared memory; a block on %s has %d: "
-                  "write kernels for it by nibble kernels --target",
+                  "choose another --target for it",
                   kernels->kernels[i].name, kernels->kernels[i].shared_bytes,
                   gpu->name, shared_bytes);
   return NIBBLE_GPU_OK;

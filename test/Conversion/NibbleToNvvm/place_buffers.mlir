@@ -3,11 +3,11 @@
 // The input and the buffers of launches are the device's, the result is the host's.
 // CHECK-LABEL: func.func @main(
 // CHECK-SAME: %[[X:.*]]: memref<512xf32>, %[[W:.*]]: memref<512xf32>)
-// CHECK: %[[BYTES:.*]] = call @nibble_device_allocate(%c2048) : (index) -> memref<?xi8>
+// CHECK: %[[BYTES:[0-9]+]] = call @nibble_device_allocate(%c2048) : (index) -> memref<?xi8>
 // CHECK: %[[INPUT:.*]] = memref.view %[[BYTES]]
 // CHECK: memref.copy %[[X]], %[[INPUT]]
 // CHECK: call @nibble_device_allocate(
-// CHECK: call @nibble_launch(%[[INPUT]], %[[W]], %[[Y:.*]])
+// CHECK: call @nibble_launch(%[[INPUT]], %[[W]], %[[Y:[a-z_0-9]+]])
 // CHECK-NOT: synchronize
 // CHECK: %[[HOST:.*]] = memref.alloc() : memref<2xf32>
 // CHECK: memref.store %{{.*}}, %[[HOST]]
@@ -49,7 +49,7 @@ func.func @main(%x: memref<512xf32>, %w: memref<512xf32> {nibble.resident})
 // A loop launches and reads: it waits in every turn. The plan has no dynamic sizes.
 // CHECK-LABEL: func.func @main(
 // CHECK: scf.for
-// CHECK: call @nibble_launch(
+// CHECK: call @nibble_launch_0(
 // CHECK-NEXT: call @nibble_device_synchronize()
 // CHECK-NEXT: memref.load
 // CHECK: module @nibble_device
