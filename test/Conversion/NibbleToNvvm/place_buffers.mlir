@@ -75,3 +75,25 @@ func.func @main(%n: index, %x: memref<?xf32>) -> f32 {
   memref.dealloc %y : memref<?xf32>
   return %sum : f32
 }
+
+// -----
+
+// Either constant may be what the launch reads.
+memref.global "private" constant @a : memref<512xf32> = dense<1.0>
+memref.global "private" constant @b : memref<512xf32> = dense<2.0>
+// CHECK-LABEL: func.func @main(
+// CHECK-COUNT-2: memref.copy
+// CHECK: %[[EITHER:[0-9a-z_]+]] = arith.select
+// CHECK: call @nibble_launch(%[[EITHER]], %arg1)
+func.func @main(%first: i1, %y: memref<512xf32> {nibble.resident}) {
+  %a = memref.get_global @a : memref<512xf32>
+  %b = memref.get_global @b : memref<512xf32>
+  %either = arith.select %first, %a, %b : memref<512xf32>
+  linalg.generic {indexing_maps = [affine_map<(i) -> (i)>, affine_map<(i) -> (i)>],
+                  iterator_types = ["parallel"]}
+      ins(%either : memref<512xf32>) outs(%y : memref<512xf32>) {
+    ^bb0(%in: f32, %out: f32):
+      linalg.yield %in : f32
+  }
+  return
+}
