@@ -5,8 +5,8 @@
 //===----------------------------------------------------------------------===//
 
 #ifdef NIBBLE_RUNTIME
-#include "../Libc.h"
 #include "nibble/Runtime/nibble_gpu.h"
+#include "../Libc.h"
 #else
 #include "nibble_gpu.h"
 
