@@ -9,7 +9,7 @@ config.test_format = lit.formats.ShTest(execute_external=False)
 config.suffixes = [".mlir", ".test"]
 config.excludes = ["Inputs", "lit.cfg.py", "CMakeLists.txt"]
 # What the Python tests import.
-config.excludes += ["support.py", "oracle.py", "activations.py", "linear_layers.py", "small_decoder.py", "compiled.py", "node_cases.py", "gpu_weights.py"]
+config.excludes += ["support.py", "oracle.py", "activations.py", "linear_layers.py", "small_decoder.py", "compiled.py", "node_cases.py", "gpu_weights.py", "graph_builder.py", "ptxas.py"]
 config.test_source_root = os.path.dirname(__file__)
 config.test_exec_root = config.nibble_test_dir
 

@@ -337,9 +337,9 @@ int Checker::run() {
 }
 
 int nibble::verify(const VerifyCommand &command) {
-  auto rows = parseTarget(command.target);
-  if (!rows)
-    return fail(llvm::toString(rows.takeError()));
+  auto target = parseTarget(command.target);
+  if (!target)
+    return fail(llvm::toString(target.takeError()));
   Checker checker(command);
   return checker.run();
 }

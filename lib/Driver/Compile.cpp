@@ -9,6 +9,7 @@
 #include "Session.h"
 #include "nibble/Driver/Driver.h"
 #include "nibble/Pipelines/Cpu.h"
+#include "nibble/Pipelines/Gpu.h"
 #include "nibble/Pipelines/Reference.h"
 #include "nibble/Support/OutputFile.h"
 #include "nibble/Support/Progress.h"
@@ -45,22 +46,26 @@ void nibble::addPipelineDialects(MLIRContext &context) {
   context.appendDialectRegistry(registry);
 }
 
-Expected<std::vector<const TargetRow *>> nibble::parseTarget(StringRef target) {
-  std::vector<const TargetRow *> rows;
-  if (target != "multi") {
-    const TargetRow *row = findTarget(target);
-    if (!row)
-      return makeError("--target " + target + ": no such target; there are " +
-                       listTargetNames() + " and multi");
-    return std::vector<const TargetRow *>{row};
-  }
+Expected<CompileTarget> nibble::parseTarget(StringRef name) {
+  CompileTarget target;
   const TargetRow *baseline = findTarget("generic");
+  target.device = findNvidiaRow(name);
+  if (name != "multi" && !target.device) {
+    const TargetRow *row = findTarget(name);
+    if (!row)
+      return makeError("--target " + name + ": no such target; there are " +
+                       listTargetNames() + " and multi, and for GPUs " +
+                       listNvidiaRows());
+    target.rows.push_back(row);
+    return target;
+  }
   if (!baseline)
-    return makeError("--target multi: this machine's architecture has no row");
+    return makeError("--target " + name +
+                     ": this machine's architecture has no row");
   for (const TargetRow &row : getTargetRows())
-    if (row.triple == baseline->triple)
-      rows.push_back(&row);
-  return rows;
+    if (target.device ? &row == baseline : row.triple == baseline->triple)
+      target.rows.push_back(&row);
+  return target;
 }
 
 //===----------------------------------------------------------------------===//
@@ -239,10 +244,34 @@ static LogicalResult runToStage(ModuleOp module, const CompileCommand &command,
   return passes.run(module);
 }
 
+/// The same for a GPU; the last stage has the host's code, which launches, and
+/// the kernels.
+static LogicalResult runToStage(ModuleOp module, const CompileCommand &command,
+                                const NvidiaRow &device,
+                                OwningOpRef<ModuleOp> &result) {
+  GpuOptions options;
+  options.target = device.name.str();
+  options.tensorCores = command.compute != "f32";
+  PassManager passes(module.getContext());
+  passes.addInstrumentation(
+      std::make_unique<StagePrinter>(command.emit, result));
+  buildGpuTensorPipeline(passes, options);
+  if (command.emit == "loops")
+    buildGpuLaunchPipeline(passes, options);
+  if (failed(passes.run(module)))
+    return failure();
+  if (!result)
+    result = module.clone();
+  return success();
+}
+
 static int printIR(const CompileCommand &command, ModuleOp module,
-                   const TargetRow &row) {
+                   const CompileTarget &target) {
   OwningOpRef<ModuleOp> stage;
-  if (command.emit != "onnx" && failed(runToStage(module, command, row, stage)))
+  if (command.emit != "onnx" &&
+      failed(target.device
+                 ? runToStage(module, command, *target.device, stage)
+                 : runToStage(module, command, *target.rows.back(), stage)))
     return ExitFailure;
   OutputFiles files;
   Error error =
@@ -287,6 +316,10 @@ static Error writeText(EmittedModel &model, const CompileCommand &command) {
               model.writeLLVM(os);
               return Error::success();
             }
+            if (command.emit == "kernels") {
+              os << model.getKernels();
+              return Error::success();
+            }
             // The writer of code seeks, which a pipe does not.
             llvm::SmallVector<char, 0> text;
             llvm::raw_svector_ostream buffer(text);
@@ -305,8 +338,25 @@ static SmallString<128> replaceEnding(StringRef path, StringRef ending) {
   return result;
 }
 
-static Error checkCommand(const CompileCommand &command, StringRef prefix) {
+static Error checkDevice(const CompileCommand &command,
+                         const NvidiaRow &device) {
+  if (command.emit == "llvm")
+    return makeError("--emit llvm: for " + device.name +
+                     " there are loops, llvm-ir (of the host) and kernels");
+  return Error::success();
+}
+
+static Error checkCommand(const CompileCommand &command,
+                          const CompileTarget &target, StringRef prefix) {
   StringRef output = command.output;
+  if (!target.device && command.emit == "kernels")
+    return makeError("--emit kernels: for GPUs only; --target takes " +
+                     listNvidiaRows());
+  if (target.device)
+    if (Error error = checkDevice(command, *target.device))
+      return error;
+  if (target.device && output.ends_with(".ptx"))
+    return Error::success();
   if (!isIdentifier(prefix))
     return makeError("--name " + prefix + ": not the start of a C name");
   if (command.emit.empty() && !output.ends_with(".so") &&
@@ -332,10 +382,92 @@ static Error writeAll(EmittedModel &model, const CompileCommand &command,
   return files.commit();
 }
 
+/// True where only the kernels are written.
+static bool writesPtx(const CompileCommand &command) {
+  return command.emit.empty() && StringRef(command.output).ends_with(".ptx");
+}
+
+static Error writePtx(EmittedModel &model, StringRef output) {
+  OutputFiles files;
+  if (Error error = files.write(output, [&](llvm::raw_fd_ostream &os) {
+        os << model.getPtx();
+        return Error::success();
+      }))
+    return error;
+  return files.commit();
+}
+
+/// "1.5 MiB of weights, 64.0 KiB of buffers".
+static std::string describeMemory(const EmittedModel &model) {
+  std::string text =
+      formatBytes(model.getWeights().getSize()) + " of weights, ";
+  std::optional<uint64_t> buffers = model.getBufferBytes();
+  return text + (buffers ? formatBytes(*buffers) + " of buffers"
+                         : "and buffers by the sizes of the inputs");
+}
+
 static uint64_t getSize(StringRef path) {
   uint64_t size = 0;
   (void)llvm::sys::fs::file_size(path, size);
   return size;
+}
+
+/// The rows that code was emitted for, by name.
+static std::vector<StringRef> getNames(const CompileTarget &target) {
+  if (target.device)
+    return {target.device->name};
+  std::vector<StringRef> names;
+  for (const TargetRow *row : target.rows)
+    names.push_back(row->name);
+  return names;
+}
+
+static void printJSON(const CompileCommand &command,
+                      const CompileTarget &target, const EmittedModel &model,
+                      StringRef prefix, double seconds) {
+  llvm::json::Object object{{"output", command.output},
+                            {"output_bytes", getSize(command.output)},
+                            {"seconds", seconds},
+                            {"targets", llvm::json::Array(getNames(target))}};
+  if (!writesPtx(command)) {
+    object["header"] = std::string(replaceEnding(command.output, ".h"));
+    object["prefix"] = prefix;
+    if (model.hasWeightsFile()) {
+      std::string weights(replaceEnding(command.output, ".weights"));
+      object["weights_bytes"] = getSize(weights);
+      object["weights"] = std::move(weights);
+    }
+  }
+  if (target.device) {
+    std::optional<uint64_t> buffers = model.getBufferBytes();
+    object["device_memory"] = llvm::json::Object{
+        {"weights_bytes", model.getWeights().getSize()},
+        {"buffer_bytes",
+         buffers ? llvm::json::Value(*buffers) : llvm::json::Value(nullptr)}};
+  }
+  llvm::outs() << llvm::formatv("{0:2}", llvm::json::Value(std::move(object)))
+               << "\n";
+}
+
+static void printSummary(const CompileCommand &command,
+                         const CompileTarget &target, const EmittedModel &model,
+                         StringRef prefix, double seconds) {
+  llvm::outs() << command.output << ": " << formatBytes(getSize(command.output))
+               << ", for ";
+  llvm::interleaveComma(getNames(target), llvm::outs());
+  llvm::outs() << "\n";
+  if (target.device)
+    llvm::outs() << "memory of the GPU: " << describeMemory(model) << "\n";
+  if (!writesPtx(command)) {
+    if (model.hasWeightsFile()) {
+      SmallString<128> weights = replaceEnding(command.output, ".weights");
+      llvm::outs() << weights << ": " << formatBytes(getSize(weights))
+                   << " of weights; keep it beside the library\n";
+    }
+    llvm::outs() << replaceEnding(command.output, ".h") << ": the C interface, "
+                 << prefix << "_create, " << prefix << "_run, ...\n";
+  }
+  llvm::outs() << llvm::formatv("compiled in {0:f1} s\n", seconds);
 }
 
 int nibble::compile(const CompileCommand &command) {
@@ -345,11 +477,11 @@ int nibble::compile(const CompileCommand &command) {
       !command.name.empty()
           ? command.name
           : getPrefix(command.output == "-" ? command.input : command.output);
-  if (Error error = checkCommand(command, prefix))
+  auto target = parseTarget(command.target);
+  if (!target)
+    return fail(llvm::toString(target.takeError()));
+  if (Error error = checkCommand(command, *target, prefix))
     return fail(llvm::toString(std::move(error)));
-  auto rows = parseTarget(command.target);
-  if (!rows)
-    return fail(llvm::toString(rows.takeError()));
   Session session;
   addPipelineDialects(session.getContext());
   OwningOpRef<ModuleOp> module =
@@ -358,12 +490,13 @@ int nibble::compile(const CompileCommand &command) {
     return ExitFailure;
   if (llvm::is_contained({"onnx", "linalg", "nibble", "loops", "llvm"},
                          command.emit))
-    return printIR(command, *module, *rows->back());
+    return printIR(command, *module, *target);
 
   SmallString<128> weights = replaceEnding(command.output, ".weights");
   EmitOptions options;
   options.name = prefix;
-  options.rows = *rows;
+  options.rows = target->rows;
+  options.device = target->device;
   options.compute = command.compute;
   options.weights = command.weights;
   options.updateCaches = command.updateCaches;
@@ -371,43 +504,17 @@ int nibble::compile(const CompileCommand &command) {
   auto model = EmittedModel::emit(*module, options);
   if (failed(model))
     return ExitFailure;
-  Error error = command.emit.empty() ? writeAll(**model, command, weights)
-                                     : writeText(**model, command);
+  Error error = writesPtx(command)     ? writePtx(**model, command.output)
+                : command.emit.empty() ? writeAll(**model, command, weights)
+                                       : writeText(**model, command);
   if (error)
     return fail(llvm::toString(std::move(error)));
   std::chrono::duration<double> seconds = Clock::now() - start;
-  if (command.json && command.emit.empty()) {
-    llvm::json::Object object{
-        {"output", command.output},
-        {"output_bytes", getSize(command.output)},
-        {"header", std::string(replaceEnding(command.output, ".h"))},
-        {"prefix", prefix},
-        {"seconds", seconds.count()}};
-    llvm::json::Array targets;
-    for (const TargetRow *row : *rows)
-      targets.push_back(row->name);
-    object["targets"] = std::move(targets);
-    if ((*model)->hasWeightsFile()) {
-      object["weights"] = std::string(weights);
-      object["weights_bytes"] = getSize(weights);
-    }
-    llvm::outs() << llvm::formatv("{0:2}", llvm::json::Value(std::move(object)))
-                 << "\n";
+  if (!command.emit.empty())
     return ExitSuccess;
-  }
-  if (command.quiet || !command.emit.empty())
-    return ExitSuccess;
-  llvm::outs() << command.output << ": " << formatBytes(getSize(command.output))
-               << ", for ";
-  llvm::interleaveComma(*rows, llvm::outs(), [](const TargetRow *row) {
-    llvm::outs() << row->name;
-  });
-  llvm::outs() << "\n";
-  if ((*model)->hasWeightsFile())
-    llvm::outs() << weights << ": " << formatBytes(getSize(weights))
-                 << " of weights; keep it beside the library\n";
-  llvm::outs() << replaceEnding(command.output, ".h") << ": the C interface, "
-               << prefix << "_create, " << prefix << "_run, ...\n"
-               << llvm::formatv("compiled in {0:f1} s\n", seconds.count());
+  if (command.json)
+    printJSON(command, *target, **model, prefix, seconds.count());
+  else if (!command.quiet)
+    printSummary(command, *target, **model, prefix, seconds.count());
   return ExitSuccess;
 }

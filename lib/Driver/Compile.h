@@ -14,10 +14,16 @@ namespace nibble {
 /// Adds to a context what the pipelines need.
 void addPipelineDialects(mlir::MLIRContext &context);
 
-/// The rows that a --target names: one of TargetRows.inl, or "multi" for
-/// several of this machine's architecture.
-llvm::Expected<std::vector<const TargetRow *>>
-parseTarget(llvm::StringRef target);
+/// What code is emitted for.
+struct CompileTarget {
+  std::vector<const TargetRow *> rows;
+  /// The GPU whose host is the only row; null where there is none.
+  const NvidiaRow *device = nullptr;
+};
+
+/// What a --target names: a row of TargetRows.inl, "multi" for several of this
+/// machine's architecture, or a row of NvidiaRows.inl.
+llvm::Expected<CompileTarget> parseTarget(llvm::StringRef target);
 
 /// Writes `model` as the library or object file `output` by its ending, and its
 /// weights, where they go to a file, to `weights`. Both appear whole or not at

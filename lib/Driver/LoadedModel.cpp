@@ -202,9 +202,9 @@ static Expected<std::string> join(StringRef folder, StringRef name) {
 /// has been printed.
 static Expected<std::unique_ptr<LoadedModel>>
 compileInto(StringRef folder, ModuleOp module, const CacheOptions &options) {
-  auto rows = parseTarget(options.target);
-  if (!rows)
-    return rows.takeError();
+  auto target = parseTarget(options.target);
+  if (!target)
+    return target.takeError();
   auto library = join(folder, "model.so"),
        weights = join(folder, "model.weights");
   if (!library)
@@ -213,7 +213,8 @@ compileInto(StringRef folder, ModuleOp module, const CacheOptions &options) {
     return weights.takeError();
   EmitOptions emit;
   emit.name = LoadedModel::kPrefix;
-  emit.rows = *rows;
+  emit.rows = target->rows;
+  emit.device = target->device;
   emit.weightsFile = "model.weights";
   emit.compute = options.compute;
   emit.updateCaches = options.updateCaches;

@@ -7,6 +7,7 @@
 #include "Compile.h"
 #include "LoadedModel.h"
 #include "Session.h"
+#include "SimulatedModel.h"
 #include "nibble/Driver/Driver.h"
 #include "nibble/Tools/ModelFile.h"
 
@@ -16,6 +17,7 @@
 
 using namespace mlir;
 using namespace nibble;
+using llvm::Expected;
 
 InputOptions nibble::getInputOptions(const InputArguments &arguments) {
   InputOptions options;
@@ -43,20 +45,9 @@ std::optional<PreparedRun> nibble::prepareRun(StringRef path, ModuleOp module,
   return prepared;
 }
 
-int nibble::run(const RunCommand &command) {
-  Session session;
-  addPipelineDialects(session.getContext());
-  OwningOpRef<ModuleOp> module =
-      loadModel(command.input, &session.getContext());
-  if (!module)
-    return ExitFailure;
-  CacheOptions cache;
-  cache.target = command.target;
-  cache.disabled = command.noCache;
-  auto prepared = prepareRun(command.input, *module, cache, command.arguments);
-  if (!prepared)
-    return ExitFailure;
-  auto outputs = prepared->model->run(prepared->inputs);
+/// Writes and shows what a model has made of `inputs`.
+static int finishRun(const RunCommand &command, ArrayRef<NpyArray> inputs,
+                     Expected<std::vector<NpyArray>> outputs) {
   if (!outputs)
     return fail(command.input + ": " + llvm::toString(outputs.takeError()));
   if (!command.outputs.empty())
@@ -72,10 +63,10 @@ int nibble::run(const RunCommand &command) {
                                {"shape", llvm::json::Array(array.shape)}});
       return list;
     };
-    llvm::outs() << llvm::formatv("{0:2}\n",
-                                  llvm::json::Value(llvm::json::Object{
-                                      {"inputs", describe(prepared->inputs)},
-                                      {"outputs", describe(*outputs)}}));
+    llvm::outs() << llvm::formatv(
+        "{0:2}\n",
+        llvm::json::Value(llvm::json::Object{{"inputs", describe(inputs)},
+                                             {"outputs", describe(*outputs)}}));
     return ExitSuccess;
   }
   if (command.quiet)
@@ -85,7 +76,40 @@ int nibble::run(const RunCommand &command) {
       llvm::outs() << kind << array.name << "  "
                    << describeArray(array.kind, array.shape) << "\n";
   };
-  show("input   ", prepared->inputs);
+  show("input   ", inputs);
   show("output  ", *outputs);
   return ExitSuccess;
+}
+
+int nibble::run(const RunCommand &command) {
+  Session session;
+  addPipelineDialects(session.getContext());
+  OwningOpRef<ModuleOp> module =
+      loadModel(command.input, &session.getContext());
+  if (!module)
+    return ExitFailure;
+  CacheOptions cache;
+  cache.target = command.target;
+  cache.disabled = command.noCache;
+  if (command.device != "cpu") {
+    auto target = getDeviceTarget(command.target);
+    if (!target)
+      return fail(llvm::toString(target.takeError()));
+    cache.target = *target;
+  }
+  if (command.device == "simulator") {
+    auto simulated = SimulatedModel::compile(*module, cache.target);
+    if (failed(simulated))
+      return ExitFailure;
+    auto inputs = makeInputs((*simulated)->getInputs(),
+                             getInputOptions(command.arguments));
+    if (!inputs)
+      return fail(llvm::toString(inputs.takeError()));
+    return finishRun(command, *inputs, (*simulated)->run(*inputs));
+  }
+  auto prepared = prepareRun(command.input, *module, cache, command.arguments);
+  if (!prepared)
+    return ExitFailure;
+  return finishRun(command, prepared->inputs,
+                   prepared->model->run(prepared->inputs));
 }

@@ -28,6 +28,8 @@ typedef struct nibble_model {
   /* One after the other, the descriptors of the weights. */
   int64_t *descriptors;
   struct nibble_pool *pool;
+  /* Null for a model without kernels. */
+  nibble_device *device;
 } nibble_model;
 
 nibble_status nibble_model_create(const nibble_model_info *info,

@@ -45,6 +45,11 @@ void *mmap(void *address, size_t size, int protection, int flags,
            int descriptor, long offset);
 int munmap(void *address, size_t size);
 
+void *dlopen(const char *file, int flags);
+int dlclose(void *library);
+void *dlsym(void *library, const char *name);
+char *dlerror(void);
+enum { RTLD_LOCAL = 0, RTLD_NOW = 2 };
 struct nibble_dl_info {
   const char *file;
   void *base;

@@ -203,6 +203,19 @@ static nibble_status describe_weights(nibble_model *model, const char *bytes) {
   return NIBBLE_OK;
 }
 
+/* Moves the weights at *bytes to the GPU of the model, if it has one. */
+static nibble_status open_device(nibble_model *model, const char **bytes) {
+  const nibble_model_info *info = model->info;
+  const char *message;
+  if (!info->device)
+    return NIBBLE_OK;
+  nibble_status status =
+      info->device->open(info->device_code, *bytes, info->weights_size,
+                         &model->device, bytes, &message);
+  return status == NIBBLE_OK ? NIBBLE_OK
+                             : fail(status, "'%s': %s", info->name, message);
+}
+
 nibble_status nibble_model_create(const nibble_model_info *info,
                                   const char *weights_path,
                                   nibble_model **result) {
@@ -221,6 +234,8 @@ nibble_status nibble_model_create(const nibble_model_info *info,
   model->row = row;
   nibble_status status = load_weights(model, weights_path, &bytes);
   if (status == NIBBLE_OK)
+    status = open_device(model, &bytes);
+  if (status == NIBBLE_OK)
     status = describe_weights(model, bytes);
   if (status != NIBBLE_OK) {
     nibble_model_destroy(model);
@@ -233,6 +248,8 @@ nibble_status nibble_model_create(const nibble_model_info *info,
 void nibble_model_destroy(nibble_model *model) {
   if (!model)
     return;
+  if (model->device)
+    model->info->device->close(model->device);
   if (model->mapping)
     munmap(model->mapping, model->mapping_size);
   free(model->descriptors);
@@ -615,6 +632,25 @@ static nibble_status give_results(const nibble_model_info *info,
   return NIBBLE_OK;
 }
 
+/* Runs the code, on the model's GPU where it has one. */
+static nibble_status call(call_state *state, const nibble_model *model,
+                          const volatile int *stop) {
+  const nibble_device_interface *device = model->info->device;
+  if (device) {
+    const char *message;
+    nibble_status status = device->begin(model->device, &message);
+    if (status != NIBBLE_OK)
+      return fail(status, "%s", message);
+  }
+  int code = nibble_run_call(&state->run, model->row->entry, state->arguments,
+                             stop, model->pool);
+  if (device)
+    device->end(model->device);
+  return code == NIBBLE_RUN_OK
+             ? NIBBLE_OK
+             : fail((nibble_status)code, "%s", state->run.message);
+}
+
 nibble_status nibble_model_run(const nibble_model *model,
                                const nibble_tensor *inputs, size_t num_inputs,
                                nibble_tensor *outputs, size_t num_outputs,
@@ -630,12 +666,9 @@ nibble_status nibble_model_run(const nibble_model *model,
   if (!state)
     return fail_memory();
   fill_arguments(state, model, inputs);
-  int code = nibble_run_call(&state->run, model->row->entry, state->arguments,
-                             stop, model->pool);
-  if (code == NIBBLE_RUN_OK)
+  status = call(state, model, stop);
+  if (status == NIBBLE_OK)
     status = give_results(model->info, state->results, outputs);
-  else
-    status = fail((nibble_status)code, "%s", state->run.message);
   nibble_run_free(&state->run);
   free(state);
   return status;

@@ -15,6 +15,7 @@
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Onnx/Transforms/Passes.h"
 #include "nibble/Pipelines/Cpu.h"
+#include "nibble/Pipelines/Gpu.h"
 #include "nibble/Pipelines/Reference.h"
 #include "nibble/Tools/Registration.h"
 
@@ -25,5 +26,6 @@ void nibble::registerNibblePasses() {
   registerNibbleTransformsPasses();
   onnx::registerOnnxTransformsPasses();
   registerCpuPipeline();
+  registerGpuPipeline();
   registerReferencePipeline();
 }

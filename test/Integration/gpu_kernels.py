@@ -11,10 +11,9 @@ import concurrent.futures
 import json
 import os
 import pathlib
-import re
-import shutil
 
 import support
+from ptxas import assemble, find_ptxas
 
 NIBBLE = support.tool("nibble")
 # Code for the rows between differs from that for sm_80 in little but PTX's version.
@@ -27,36 +26,12 @@ RUNS = (("nvidia-sm80", "w4g128s", ()), ("nvidia-sm80", "w4g32", ()),
         ("nvidia-sm80", "nf4g32", ()), ("nvidia-sm90a", "nf4g64", ()),
         ("nvidia-sm80", "f8E4M3FNg32", ()), ("nvidia-sm90a", "f8E4M3FNg128", ()),
         ("nvidia-sm89", "f8E5M2c", EXAMPLES))
-PACKAGE = "nvidia-cuda-nvcc-cu12==12.9.86"
-
-
-def find_ptxas():
-    found = shutil.which("ptxas")
-    if found:
-        return found
-    folder, reason = support.package(PACKAGE)
-    if not folder:
-        support.skip(f"no ptxas: {reason}")
-    path = next(folder.rglob("bin/ptxas"))
-    path.chmod(0o755)
-    return path
-
-
-def assemble(ptxas, path, chip):
-    """Whether ptxas takes the kernel, what is wrong with it, and its registers."""
-    output = path.with_suffix(".cubin")
-    done = support.run(ptxas, f"-arch={chip}", "-v", path, "-o", output)
-    if done.code:
-        return done.stderr, 0
-    wrong = [line for line in done.stderr.splitlines() if "(C75" in line or "warning" in line]
-    for what in ("stack frame", "spill stores", "spill loads"):
-        wrong += [f"{n} bytes {what}" for n in re.findall(rf"(\d+) bytes {what}", done.stderr)
-                  if n != "0"]
-    return "; ".join(wrong), int(re.search(r"Used (\d+) registers", done.stderr)[1])
 
 
 def main():
-    ptxas = find_ptxas()
+    ptxas, reason = find_ptxas()
+    if not ptxas:
+        support.skip(f"no ptxas: {reason}")
     checks = support.Checks()
     with support.scratch() as folder:
         folder = pathlib.Path(folder)

@@ -14,7 +14,8 @@
 //     "arguments": [{"input": "x.bin"}, {"output": "y.bin"}, {"i32": 576}]}]}
 //
 // Files lie beside it and hold the bytes of a buffer. An output is read first
-// and written after the launch.
+// and written after the launch. {"output": "y.bin", "offset": 64} points into a
+// buffer, of which several arguments may be parts; {"i64": …} is a number too.
 //
 //===----------------------------------------------------------------------===//
 
@@ -70,7 +71,7 @@ static Error makeError(const llvm::Twine &message) {
 namespace {
 /// A buffer as it was in its file, and where a launch works on it.
 struct FileBuffer {
-  std::string path;
+  std::string name, path;
   bool isOutput = false;
   std::unique_ptr<llvm::MemoryBuffer> initial;
   std::unique_ptr<llvm::WritableMemoryBuffer> memory;
@@ -120,7 +121,8 @@ namespace {
 struct Argument {
   std::string file;
   bool isOutput = false;
-  int32_t number = 0;
+  int64_t offset = 0;
+  int64_t number = 0;
 };
 
 struct LaunchEntry {
@@ -137,11 +139,16 @@ bool fromJSON(const json::Value &value, Argument &argument, json::Path path) {
     return false;
   const json::Object &object = *value.getAsObject();
   argument.isOutput = object.get("output");
-  if (argument.isOutput)
-    return map.map("output", argument.file);
-  if (object.get("input"))
-    return map.map("input", argument.file);
-  return map.map("i32", argument.number);
+  if (argument.isOutput || object.get("input"))
+    return (argument.isOutput ? map.map("output", argument.file)
+                              : map.map("input", argument.file)) &&
+           map.mapOptional("offset", argument.offset);
+  if (object.get("i64"))
+    return map.map("i64", argument.number);
+  int32_t number = 0;
+  bool isNumber = map.map("i32", number);
+  argument.number = uint32_t(number);
+  return isNumber;
 }
 
 bool fromJSON(const json::Value &value, LaunchEntry &entry, json::Path path) {
@@ -196,6 +203,14 @@ static void printCosts(const SimulationReport &report) {
         cost.instruction);
 }
 
+static FileBuffer *findBuffer(std::vector<FileBuffer> &buffers,
+                              llvm::StringRef name) {
+  for (FileBuffer &buffer : buffers)
+    if (buffer.name == name)
+      return &buffer;
+  return nullptr;
+}
+
 static KernelLaunch makeLaunch(const LaunchEntry &entry,
                                std::vector<FileBuffer> &buffers) {
   KernelLaunch launch;
@@ -204,18 +219,17 @@ static KernelLaunch makeLaunch(const LaunchEntry &entry,
   launch.block = {entry.block[0], entry.block[1], entry.block[2]};
   launch.sharedBytes = entry.sharedBytes;
   launch.stepLimit = stepLimit;
-  size_t next = 0;
   for (const Argument &argument : entry.arguments) {
     if (argument.file.empty()) {
-      launch.arguments.push_back(uint32_t(argument.number));
+      launch.arguments.push_back(argument.number);
       continue;
     }
-    FileBuffer &buffer = buffers[next++];
+    FileBuffer &buffer = *findBuffer(buffers, argument.file);
     launch.arguments.push_back(
-        reinterpret_cast<uint64_t>(buffer.bytes().data()));
-    launch.buffers.push_back(
-        {llvm::sys::path::filename(buffer.path).str(), buffer.bytes()});
+        reinterpret_cast<uint64_t>(buffer.bytes().data()) + argument.offset);
   }
+  for (FileBuffer &buffer : buffers)
+    launch.buffers.push_back({buffer.name, buffer.bytes()});
   return launch;
 }
 
@@ -235,11 +249,16 @@ static Expected<bool> run(SimulatedProgram &program, const LaunchEntry &entry) {
   for (const Argument &argument : entry.arguments) {
     if (argument.file.empty())
       continue;
+    if (FileBuffer *known = findBuffer(buffers, argument.file)) {
+      known->isOutput |= argument.isOutput;
+      continue;
+    }
     llvm::SmallString<128> path(folder);
     llvm::sys::path::append(path, argument.file);
     auto buffer = readBuffer(path.str().str(), argument.isOutput);
     if (!buffer)
       return buffer.takeError();
+    buffer->name = argument.file;
     buffers.push_back(std::move(*buffer));
   }
   KernelLaunch launch = makeLaunch(entry, buffers);

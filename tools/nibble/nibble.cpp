@@ -290,14 +290,16 @@ static void addCompile(CLI::App &app, int &exitCode) {
       ->required();
   verb->add_option("-o,--output", command->output,
                    "The file to write: .so, .a or .o; a header and large "
-                   "weights go beside it");
+                   "weights go beside it; .ptx: the kernels of a GPU");
   verb->add_option("--target", command->target,
                    "The instruction set: native, generic, x86-64-v3, ..., "
-                   "aarch64+dotprod; multi: several, one is chosen at load")
+                   "aarch64+dotprod; multi: several, one is chosen at load; or "
+                   "the GPU: nvidia-sm80, ..., nvidia-sm90a")
       ->capture_default_str();
   verb->add_option("--compute", command->compute,
                    "Products with integer weights: i8 quantizes the "
-                   "activations to 8 bits too, f32 does not")
+                   "activations to 8 bits too (on a GPU: rounds them to f16), "
+                   "f32 does not")
       ->check(CLI::IsMember({"i8", "f32"}))
       ->capture_default_str();
   verb->add_option("--name", command->name,
@@ -316,12 +318,13 @@ static void addCompile(CLI::App &app, int &exitCode) {
                    "Print a stage of the compilation instead (to -o or "
                    "standard output)")
       ->check(CLI::IsMember({"onnx", "linalg", "nibble", "loops", "llvm",
-                             "llvm-ir", "asm", "obj"}));
+                             "llvm-ir", "asm", "obj", "kernels"}));
   verb->add_flag("--quiet", command->quiet, "Print nothing but errors");
   verb->add_flag("--json", command->json, "Print the result as JSON");
   verb->footer("Examples:\n"
                "  $ nibble compile m.onnx -o m.so\n"
                "  $ nibble compile m.onnx -o m.so --target multi\n"
+               "  $ nibble compile m.onnx -o m.so --target nvidia-sm80\n"
                "  $ nibble compile m.onnx --emit linalg");
   verb->callback([command, &exitCode] {
     if (command->output.empty())
@@ -350,7 +353,14 @@ static void addRun(CLI::App &app, int &exitCode) {
   addInputArguments(verb, command->arguments);
   verb->add_option("--outputs", command->outputs,
                    "NumPy archive (.npz) to write");
-  verb->add_option("--target", command->target, "The instruction set")
+  verb->add_option("--device", command->device,
+                   "What runs it: this machine's processor, its NVIDIA GPU "
+                   "(cuda), or a simulated GPU, slow but with memory and "
+                   "barriers checked")
+      ->check(CLI::IsMember({"cpu", "cuda", "simulator"}))
+      ->capture_default_str();
+  verb->add_option("--target", command->target,
+                   "The instruction set, or the GPU (native: nvidia-sm80)")
       ->capture_default_str();
   verb->add_flag("--no-cache", command->noCache,
                  "Compile again, and keep nothing");

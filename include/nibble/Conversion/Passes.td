@@ -383,6 +383,116 @@ def LowerMicroOps : Pass<"nibble-lower-micro-ops"> {
   ];
 }
 
+def PackFragments : Pass<"nibble-pack-fragments", "::mlir::ModuleOp"> {
+  let summary = "Constant weights of matrix products packed for tensor cores";
+  let description = [{
+    A `nibble.matmul` whose weight is constant, in a format that tensor-core kernels
+    know, becomes `nibble.fragment_matmul` of its activations in f16; its result is
+    widened to f32 before the bias is added. A weight with several readers is packed
+    once. Others stay, with a warning: they are dequantized and multiplied in f32.
+
+    ```mlir
+    %y = nibble.matmul %x, %w compute f32
+        : tensor<?x128xf32>, tensor<128x64xf32, #nibble.quantized<u4,
+            block = [32, 1], scale = f32, zero = u4>>
+    ```
+    ⇒
+    ```mlir
+    %half = linalg.generic … ins(%x : tensor<?x128xf32>) … { truncf }
+    %sums = nibble.fragment_matmul %half, %packed outs(%e)
+        weight tensor<128x64xf32, #nibble.quantized<u4, block = [32, 1],
+            scale = f16, zero = u4, layout = fragment {group = 32 : i64}>>
+        : tensor<?x128xf16>, tensor<6144xi8>, tensor<?x64xf16>
+    %y = linalg.generic … ins(%sums : tensor<?x64xf16>) … { extf }
+    ```
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::tensor::TensorDialect", "::nibble::NibbleDialect"
+  ];
+  let statistics = [
+    Statistic<"numWeights", "weights", "Number of weights packed">
+  ];
+}
+
+def LaunchKernels : Pass<"nibble-launch-kernels", "::mlir::ModuleOp"> {
+  let summary = "Ops on buffers as launches of GPU kernels";
+  let description = [{
+    Each linalg op on buffers that a GPU can do becomes a kernel in the module
+    `nibble_device`, with a thread for each element of its result, and a call of a
+    function that launches it. Ops that do the same share both. Integers of which there
+    are few, as in arithmetic of shapes, stay with the host, and so does what no kernel can
+    do: checks, functions without code for GPUs, control flow.
+
+    ```mlir
+    linalg.generic … ins(%x : memref<?xf32>) outs(%y : memref<?xf32>) { mulf }
+    ```
+    ⇒
+    ```mlir
+    func.call @nibble_launch(%x, %y) : (memref<?xf32>, memref<?xf32>) -> ()
+    …
+    func.func private @nibble_launch(%x: memref<?xf32>, %y: memref<?xf32>) {
+      …
+      llvm.call @nibble_device_launch(%kernel, %blocks, %threads, %words, %count)
+    }
+    module @nibble_device attributes {nibble.kernels = ["map_0"]} {
+      llvm.func @map_0(%x: !llvm.ptr<1>, …) attributes {nvvm.kernel, …} { … }
+    }
+    ```
+  }];
+  let options = [
+    Option<"target", "target", "std::string", /*default=*/"\"nvidia-sm80\"",
+           "The GPU to write kernels for, by its name">
+  ];
+  let dependentDialects = [
+    "::mlir::affine::AffineDialect", "::mlir::arith::ArithDialect",
+    "::mlir::func::FuncDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::LLVM::LLVMDialect", "::mlir::math::MathDialect",
+    "::mlir::memref::MemRefDialect", "::mlir::NVVM::NVVMDialect",
+    "::mlir::scf::SCFDialect"
+  ];
+  let statistics = [
+    Statistic<"numLaunches", "launches", "Number of ops that are launched">,
+    Statistic<"numKernels", "kernels", "Number of kernels made of them">
+  ];
+}
+
+def PlaceBuffers : Pass<"nibble-place-buffers", "::mlir::ModuleOp"> {
+  let summary = "Buffers that launches touch in memory of the GPU";
+  let description = [{
+    Buffers of `main` that a launch may touch come from `nibble_device_allocate`:
+    memory that the host and the GPU both see. Inputs that are not there yet (without the
+    attribute `nibble.resident`) are copied at the start, results at the end. Launches
+    run one after the other while the host goes on; before it touches such a buffer it
+    waits for them.
+
+    ```mlir
+    %b = memref.alloc() : memref<4xf32>
+    func.call @nibble_launch(%x, %b) : (memref<4xf32>, memref<4xf32>) -> ()
+    %v = memref.load %b[%c0] : memref<4xf32>
+    ```
+    ⇒
+    ```mlir
+    %m = func.call @nibble_device_allocate(%c16) : (index) -> memref<?xi8>
+    %b = memref.view %m[%c0][] : memref<?xi8> to memref<4xf32>
+    func.call @nibble_launch(%x, %b) : (memref<4xf32>, memref<4xf32>) -> ()
+    func.call @nibble_device_synchronize() : () -> ()
+    %v = memref.load %b[%c0] : memref<4xf32>
+    ```
+
+    `nibble.buffer_bytes` of the module of the kernels says how many bytes such buffers
+    take at a time, where all sizes are known.
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::func::FuncDialect",
+    "::mlir::memref::MemRefDialect"
+  ];
+  let statistics = [
+    Statistic<"numBuffers", "buffers", "Number of buffers of the GPU">,
+    Statistic<"numWaits", "waits", "Number of places where the host waits">
+  ];
+}
+
 def LowerChecks : Pass<"nibble-lower-checks", "::mlir::ModuleOp"> {
   let summary = "What must hold at run time as calls into the runtime";
   let description = [{

@@ -144,10 +144,11 @@ struct TestOnnxCommand {
 int testOnnx(const TestOnnxCommand &command);
 struct CompileCommand {
   std::string input, output;
-  /// A row of TargetRows.inl, native, generic or multi.
+  /// A row of TargetRows.inl, native, generic or multi, or a row of
+  /// NvidiaRows.inl.
   std::string target = "native";
   /// How products with integer codes are computed: i8 quantizes the activations
-  /// too, f32 does not.
+  /// too (on a GPU: rounds them to f16), f32 does not.
   std::string compute = "i8";
   /// What the functions of the C interface start with; empty: after the output.
   std::string name;
@@ -155,7 +156,7 @@ struct CompileCommand {
   /// Make caches that grow buffers that are written in place.
   bool updateCaches = false;
   /// A stage to print instead of a library: onnx, linalg, nibble, loops, llvm,
-  /// llvm-ir, asm, obj.
+  /// llvm-ir, asm, obj; kernels: the LLVM IR of a GPU's kernels.
   std::string emit;
   bool quiet = false;
   bool json = false;
@@ -179,6 +180,8 @@ struct RunCommand {
   std::string input, outputs;
   InputArguments arguments;
   std::string target = "native";
+  /// "cpu", "cuda" or "simulator".
+  std::string device = "cpu";
   bool noCache = false;
   bool quiet = false;
   bool json = false;

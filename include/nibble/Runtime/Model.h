@@ -12,6 +12,7 @@
 #ifndef NIBBLE_RUNTIME_MODEL_H
 #define NIBBLE_RUNTIME_MODEL_H
 
+#include "nibble/Runtime/Device.h"
 #include "nibble/Runtime/Types.h"
 
 // NOLINTBEGIN(readability-identifier-naming): the names of a C interface.
@@ -45,6 +46,9 @@ typedef struct nibble_model_info {
    * the library. */
   const char *weights, *weights_file;
   uint64_t weights_size, weights_hash;
+  /* The kernels that the code launches, and how; null for a model without. */
+  const nibble_device_code *device_code;
+  const nibble_device_interface *device;
 } nibble_model_info;
 
 /* The start of a file of weights, which follow after it. */

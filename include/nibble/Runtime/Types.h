@@ -20,7 +20,9 @@ typedef enum nibble_status {
   /* The file of the weights is missing, truncated or another model's. */
   NIBBLE_BAD_WEIGHTS = 5,
   /* The library has no code for this machine. */
-  NIBBLE_UNSUPPORTED_CPU = 6
+  NIBBLE_UNSUPPORTED_CPU = 6,
+  /* There is no GPU that the library has code for, or it failed. */
+  NIBBLE_DEVICE_FAILED = 7
 } nibble_status;
 
 /* DLPack's DLDataType: code 0 is a signed integer, 1 unsigned, 2 a float, 4

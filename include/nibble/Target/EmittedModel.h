@@ -7,7 +7,9 @@
 #ifndef NIBBLE_TARGET_EMITTEDMODEL_H
 #define NIBBLE_TARGET_EMITTEDMODEL_H
 
+#include "nibble/Conversion/DeviceProgram.h"
 #include "nibble/Target/ModelInterface.h"
+#include "nibble/Target/NVVM/NvidiaRow.h"
 #include "nibble/Target/TargetDescription.h"
 #include "nibble/Target/WeightsPlace.h"
 
@@ -35,10 +37,14 @@ struct EmitOptions {
   /// runs is chosen when the model is loaded, a later row before an earlier
   /// one.
   std::vector<const TargetRow *> rows;
+  /// The GPU whose kernels the code launches, with one row for the host; null
+  /// for code of processors alone.
+  const NvidiaRow *device = nullptr;
   WeightsPlace weights = WeightsPlace::Auto;
   /// The name, without folder, that a file of weights will have.
   std::string weightsFile;
-  /// How products with integer codes are computed (CpuOptions).
+  /// How products with integer codes are computed (CpuOptions); on a GPU those
+  /// with kernels for tensor cores are computed in f16 unless it is f32.
   std::string compute = "i8";
   /// Write caches in place (--onnx-update-caches).
   bool updateCaches = false;
@@ -80,6 +86,12 @@ public:
   /// True where the weights are to be written by writeWeights.
   bool hasWeightsFile() const { return weightsInFile; }
   llvm::StringRef getTriple() const { return options.rows.front()->triple; }
+  /// The GPU's part: its kernels in PTX, and the most bytes that its buffers
+  /// take at a time, if that is known.
+  llvm::StringRef getPtx() const { return ptx; }
+  /// The LLVM IR that PTX was made of.
+  llvm::StringRef getKernels() const { return kernels; }
+  std::optional<uint64_t> getBufferBytes() const { return device.bufferBytes; }
   /// True where the code calls the OpenMP runtime.
   bool usesOpenMP() const;
 
@@ -92,6 +104,7 @@ private:
   explicit EmittedModel(const EmitOptions &options) : options(options) {}
 
   mlir::LogicalResult addRow(mlir::ModuleOp module, const TargetRow &row);
+  llvm::Error addDevice();
   llvm::Error finish();
 
   EmitOptions options;
@@ -100,6 +113,8 @@ private:
   bool weightsInFile = false;
   llvm::LLVMContext context;
   std::unique_ptr<llvm::Module> code;
+  DeviceProgram device;
+  std::string ptx, kernels;
   /// Of each row, what the runtime reads.
   struct Row {
     const TargetRow *target;

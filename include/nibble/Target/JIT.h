@@ -25,6 +25,9 @@ class ExecutionEngine;
 
 namespace nibble {
 
+class SimulatedDevice;
+struct GpuOptions;
+
 /// Numbers on the host: row-major, little-endian, each element in its stored
 /// type (ScalarBuilder.h): a byte for an element of less than 8 bits.
 struct HostTensor {
@@ -73,6 +76,9 @@ struct CompileOptions {
   /// Let the probes of the model (nibble.observe) report what they see.
   bool observe = false;
   CodeCache *cache = nullptr;
+  /// A row of NvidiaRows.inl: run on a simulated GPU. Empty: on this machine's
+  /// processor.
+  std::string device;
 };
 
 /// A model as machine code.
@@ -125,14 +131,19 @@ private:
   std::shared_ptr<mlir::ExecutionEngine> engine;
   /// Buffers that runs leave to those after them.
   std::unique_ptr<nibble_pool, void (*)(nibble_pool *)> pool;
+  /// Null where the model runs on this machine's processor.
+  std::unique_ptr<SimulatedDevice> device;
   /// Where the code is that of another model: what its checks say, which names
   /// that one's nodes, to what they say here.
   llvm::StringMap<std::string> messages;
   std::string translate(llvm::StringRef message) const;
 
   mlir::LogicalResult takeWeights(mlir::ModuleOp module,
-                                  const llvm::StringSet<> &given);
+                                  const llvm::StringSet<> &given,
+                                  bool onDevice);
   void takeProbes(mlir::ModuleOp module);
+  mlir::LogicalResult lowerForDevice(mlir::ModuleOp module,
+                                     const GpuOptions &options);
 };
 
 } // namespace nibble

@@ -4,15 +4,15 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "ConstantData.h"
 #include "Contraction.h"
 #include "StaticCodes.h"
 
+#include "nibble/Conversion/ConstantData.h"
+#include "nibble/Conversion/MatrixRows.h"
 #include "nibble/Conversion/Passes.h"
 #include "nibble/Dialect/Nibble/IR/NibbleOps.h"
 #include "nibble/Numerics/FloatFormats.h"
 
-#include "mlir/Dialect/Arith/Utils/Utils.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/DialectResourceBlobManager.h"
 #include "mlir/IR/Matchers.h"
@@ -315,36 +315,20 @@ std::optional<PackedWeight> PackWeights::packQuantized(AssembleOp op,
   return result;
 }
 
-/// All dimensions but the last are one.
-static SmallVector<ReassociationIndices> getRowsReassociation(int64_t rank) {
-  ReassociationIndices leading(
-      llvm::to_vector(llvm::seq<int64_t>(0, rank - 1)));
-  return {leading, {rank - 1}};
-}
-
 Value PackWeights::createProduct(OpBuilder &builder, Location loc,
                                  Value activations, const PackedWeight &weight,
                                  Value bias, Type compute,
                                  FloatAttr activationScale) {
-  auto type = cast<RankedTensorType>(activations.getType());
   if (isQuantized(weight.type)) {
     if (this->compute == "i8")
       compute = builder.getI8Type();
     else if (this->compute == "f32")
       compute = builder.getF32Type();
   }
-  int64_t rank = type.getRank(), N = weight.type.getDimSize(1);
-  SmallVector<OpFoldResult> sizes =
-      tensor::getMixedSizes(builder, loc, activations);
-  Value matrix = activations;
-  if (rank > 2)
-    matrix = tensor::CollapseShapeOp::create(builder, loc, activations,
-                                             getRowsReassociation(rank));
-  Value rows = tensor::DimOp::create(builder, loc, matrix, 0);
-  SmallVector<OpFoldResult> size{rows, builder.getIndexAttr(N)};
-  int64_t known = cast<RankedTensorType>(matrix.getType()).getDimSize(0);
-  if (!ShapedType::isDynamic(known))
-    size[0] = builder.getIndexAttr(known);
+  Value matrix = collapseRows(builder, loc, activations);
+  SmallVector<OpFoldResult> size{
+      getRowCount(builder, loc, matrix),
+      builder.getIndexAttr(weight.type.getDimSize(1))};
   Value empty =
       tensor::EmptyOp::create(builder, loc, size, builder.getF32Type());
   Value result =
@@ -352,21 +336,7 @@ Value PackWeights::createProduct(OpBuilder &builder, Location loc,
                              weight.value, bias, empty, weight.type, compute,
                              activationScale)
           .getResult(0);
-  if (rank == 2)
-    return result;
-  sizes.back() = builder.getIndexAttr(N);
-  SmallVector<int64_t> shape(type.getShape());
-  shape.back() = N;
-  auto resultType = RankedTensorType::get(shape, builder.getF32Type());
-  // Upstream expands no group with two dynamic dimensions in buffers.
-  if (resultType.getNumDynamicDims() > 1) {
-    Value shapeTensor = tensor::FromElementsOp::create(
-        builder, loc, getValueOrCreateConstantIndexOp(builder, loc, sizes));
-    return tensor::ReshapeOp::create(builder, loc, resultType, result,
-                                     shapeTensor);
-  }
-  return tensor::ExpandShapeOp::create(builder, loc, resultType, result,
-                                       getRowsReassociation(rank), sizes);
+  return expandRows(builder, loc, result, activations);
 }
 
 static Value buildWidened(OpBuilder &builder, Location loc, Value tensor) {

@@ -5,8 +5,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "StaticCodes.h"
-#include "ConstantData.h"
 
+#include "nibble/Conversion/ConstantData.h"
 #include "nibble/Dialect/Nibble/IR/NibbleOps.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"

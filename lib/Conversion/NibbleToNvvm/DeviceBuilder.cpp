@@ -222,6 +222,16 @@ void DeviceBuilder::syncWarp() {
   NVVM::SyncWarpOp::create(builder, loc, integer(-1));
 }
 
+Value DeviceBuilder::shuffle(Value value, int64_t mask) {
+  constexpr int64_t allLanes = -1, lastLane = 31;
+  Type type = value.getType();
+  Value bits = type.isInteger() ? value : bitcast(value, i32());
+  Value other = NVVM::ShflOp::create(builder, loc, i32(), integer(allLanes),
+                                     bits, integer(mask), integer(lastLane),
+                                     NVVM::ShflKind::bfly, UnitAttr());
+  return type.isInteger() ? other : bitcast(other, type);
+}
+
 void DeviceBuilder::letNextKernelStart() {
   NVVM::GriddepcontrolOp::create(builder, loc,
                                  NVVM::GridDepActionKind::launch_dependents);

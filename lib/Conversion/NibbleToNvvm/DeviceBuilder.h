@@ -97,6 +97,9 @@ public:
   /// `threads` threads, a multiple of 32, that name the same barrier.
   void barrier(mlir::Value identifier, int64_t threads);
   void syncWarp();
+  /// The value, of 32 bits, of the lane whose number differs in the bits of
+  /// `mask`. All lanes of the warp take part.
+  mlir::Value shuffle(mlir::Value value, int64_t mask);
   /// Lets the next kernel of the stream start, and waits until the one before
   /// has ended and its results can be read (sm_90; PTX ISA, griddepcontrol).
   void letNextKernelStart();

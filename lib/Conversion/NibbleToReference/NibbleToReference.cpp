@@ -920,7 +920,7 @@ struct LowerNibbleToReference
     target.markUnknownOpDynamicallyLegal([](Operation *) { return true; });
     target.addIllegalDialect<NibbleDialect>();
     // Layouts and kernels are of the roads to fast code.
-    target.addLegalOp<PackedMatmulOp, Dot4Op, LookupOp>();
+    target.addLegalOp<PackedMatmulOp, FragmentMatmulOp, Dot4Op, LookupOp>();
     target.addDynamicallyLegalOp<tensor::DimOp>([](tensor::DimOp op) {
       return !isQuantized(op.getSource().getType());
     });

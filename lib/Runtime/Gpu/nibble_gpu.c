@@ -4,6 +4,10 @@
 //
 //===----------------------------------------------------------------------===//
 
+#ifdef NIBBLE_RUNTIME
+#include "nibble/Runtime/nibble_gpu.h"
+#include "../Libc.h"
+#else
 #include "nibble_gpu.h"
 
 #include <dlfcn.h>
@@ -11,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#endif
 
 //===----------------------------------------------------------------------===//
 // Failures
@@ -69,8 +74,10 @@ enum {
   FUNCTION(cuDevicePrimaryCtxRelease_v2, (int))                                \
   FUNCTION(cuCtxPushCurrent_v2, (void *))                                      \
   FUNCTION(cuCtxPopCurrent_v2, (void **))                                      \
+  FUNCTION(cuCtxSynchronize, (void))                                           \
   FUNCTION(cuMemGetInfo_v2, (size_t *, size_t *))                              \
   FUNCTION(cuMemAlloc_v2, (uint64_t *, size_t))                                \
+  FUNCTION(cuMemAllocManaged, (uint64_t *, size_t, unsigned))                  \
   FUNCTION(cuMemFree_v2, (uint64_t))                                           \
   FUNCTION(cuMemsetD8_v2, (uint64_t, unsigned char, size_t))                   \
   FUNCTION(cuMemcpyHtoD_v2, (uint64_t, const void *, size_t))                  \
@@ -197,15 +204,15 @@ static nibble_gpu_status check_chip(nibble_gpu *gpu) {
                  (major == kernels->major && minor > kernels->minor);
   if (!is_same && (kernels->is_exact || !is_later))
     return fail(NIBBLE_GPU_UNSUPPORTED_CHIP,
-                "%s is an sm_%d%d; these kernels run on %s%s: write some for "
-                "it by nibble kernels --target",
+                "%s is an sm_%d%d; these kernels run on %s%s: choose another "
+                "--target for it",
                 gpu->name, major, minor, kernels->chip,
                 kernels->is_exact ? " alone" : " and later chips");
   for (int32_t i = 0; i < kernels->count; ++i)
     if (kernels->kernels[i].shared_bytes > shared_bytes)
       return fail(NIBBLE_GPU_UNSUPPORTED_CHIP,
                   "%s takes %d bytes of shared memory; a block on %s has %d: "
-                  "write kernels for it by nibble kernels --target",
+                  "choose another --target for it",
                   kernels->kernels[i].name, kernels->kernels[i].shared_bytes,
                   gpu->name, shared_bytes);
   return NIBBLE_GPU_OK;
@@ -299,8 +306,8 @@ typedef struct plan {
 
 /* Of the kernels for as few rows as do, the one with the fewest warps along K
  * that still keeps the GPU busy; and K in parts where blocks do not suffice. */
-static plan choose(const nibble_gpu *gpu, int32_t K, int32_t N, int32_t M) {
-  const nibble_gpu_kernels *all = gpu->kernels;
+static plan choose(const nibble_gpu_kernels *all, int32_t multiprocessors,
+                   int32_t K, int32_t N, int32_t M) {
   enum { BUSY_WARPS = 10, MOST_SPLITS = 16 };
   int32_t limit = INT32_MAX, largest = 0;
   for (int32_t i = 0; i < all->count; ++i) {
@@ -321,7 +328,7 @@ static plan choose(const nibble_gpu *gpu, int32_t K, int32_t N, int32_t M) {
     plan plan = {i, divide_up(N, kernel->outputs), divide_up(M, kernel->rows),
                  1, 0};
     int64_t warps = (int64_t)plan.columns * plan.rows * (kernel->threads / 32);
-    int is_busy = warps >= (int64_t)BUSY_WARPS * gpu->multiprocessors;
+    int is_busy = warps >= (int64_t)BUSY_WARPS * multiprocessors;
     int has_fewer = kernel->warps_along_k <= best_along_k;
     if (best.kernel < 0 || (is_busy && (!best_is_busy || has_fewer)) ||
         (!is_busy && !best_is_busy && !has_fewer)) {
@@ -334,7 +341,7 @@ static plan choose(const nibble_gpu *gpu, int32_t K, int32_t N, int32_t M) {
   int32_t units = divide_up(K, unit * CHUNK);
   int64_t blocks = (int64_t)best.columns * best.rows;
   while (best.splits < MOST_SPLITS &&
-         2 * blocks * best.splits <= gpu->multiprocessors &&
+         2 * blocks * best.splits <= multiprocessors &&
          2 * best.splits * best_along_k <= units)
     best.splits *= 2;
   best.chunks = unit * divide_up(units, best.splits * best_along_k);
@@ -357,7 +364,7 @@ static void size_scratch(const nibble_gpu *gpu, int32_t K, int32_t N,
                          int32_t max_rows, size_t *partials, size_t *counters) {
   *partials = *counters = 0;
   for (int32_t M = 1; M <= max_rows; ++M) {
-    plan plan = choose(gpu, K, N, M);
+    plan plan = choose(gpu->kernels, gpu->multiprocessors, K, N, M);
     size_t bytes = partial_bytes(plan, N, M);
     *partials = bytes > *partials ? bytes : *partials;
     bytes = counter_bytes(plan);
@@ -508,9 +515,8 @@ static nibble_gpu_status load_kernel(nibble_gpu *gpu, int32_t number,
                : NIBBLE_GPU_OK;
 }
 
-static nibble_gpu_status launch(const nibble_gpu_weight *weight, plan plan,
-                                void **arguments, void *stream) {
-  nibble_gpu *gpu = weight->gpu;
+static nibble_gpu_status launch(nibble_gpu *gpu, plan plan, void **arguments,
+                                void *stream) {
   const nibble_gpu_kernel *kernel = &gpu->kernels->kernels[plan.kernel];
   void *function;
   nibble_gpu_status status = load_kernel(gpu, plan.kernel, &function);
@@ -555,7 +561,8 @@ nibble_gpu_status nibble_gpu_multiply(const nibble_gpu_weight *weight,
                 "strides are multiples of 8 of at least %d for x and %d for "
                 "y, not %d and %d, and both start at a multiple of 16 bytes",
                 weight->K, weight->N, x_stride, y_stride);
-  plan plan = choose(weight->gpu, weight->K, weight->N, M);
+  plan plan = choose(weight->gpu->kernels, weight->gpu->multiprocessors,
+                     weight->K, weight->N, M);
   enum { MOST_BLOCKS = 65535 };
   if (plan.rows > MOST_BLOCKS)
     return fail(NIBBLE_GPU_INVALID_ARGUMENT,
@@ -574,7 +581,7 @@ nibble_gpu_status nibble_gpu_multiply(const nibble_gpu_weight *weight,
   nibble_gpu_status status = enter(weight->gpu);
   if (status)
     return status;
-  status = launch(weight, plan, arguments, stream);
+  status = launch(weight->gpu, plan, arguments, stream);
   leave(weight->gpu);
   return status;
 }

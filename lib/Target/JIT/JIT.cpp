@@ -6,12 +6,15 @@
 
 #include "nibble/Target/JIT.h"
 
+#include "SimulatedDevice.h"
+
 #include "nibble/Conversion/Passes.h"
 #include "nibble/Conversion/ScalarBuilder.h"
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
 #include "nibble/Numerics/FloatFormats.h"
 #include "nibble/Pipelines/Cpu.h"
+#include "nibble/Pipelines/Gpu.h"
 #include "nibble/Pipelines/Reference.h"
 #include "nibble/Runtime/Run.h"
 #include "nibble/Target/OptimizeModule.h"
@@ -80,7 +83,8 @@ static llvm::StringSet<> collectResources(ModuleOp module) {
 /// Moves the values of weights from the attributes of arguments into `weights`.
 /// Those in `given` stay with the context as well.
 LogicalResult CompiledModel::takeWeights(ModuleOp module,
-                                         const llvm::StringSet<> &given) {
+                                         const llvm::StringSet<> &given,
+                                         bool onDevice) {
   auto main = module.lookupSymbol<func::FuncOp>("main");
   for (unsigned i = 0; i < main.getNumArguments(); ++i) {
     main.setArgAttr(i, "bufferization.writable",
@@ -90,6 +94,8 @@ LogicalResult CompiledModel::takeWeights(ModuleOp module,
     if (!value)
       continue;
     main.removeArgAttr(i, kWeightAttrName);
+    if (onDevice)
+      main.setArgAttr(i, kResidentAttrName, UnitAttr::get(module.getContext()));
     AsmResourceBlob *blob = value.getRawHandle().getBlob();
     if (!blob)
       return main.emitError("a weight has no data: ")
@@ -287,6 +293,23 @@ getRuntimeSymbols(llvm::orc::MangleAndInterner interner) {
   return symbols;
 }
 
+/// Lowers the model for a GPU, and loads its kernels into the simulator.
+LogicalResult CompiledModel::lowerForDevice(ModuleOp module,
+                                            const GpuOptions &options) {
+  FailureOr<DeviceProgram> program = lowerToLLVM(module, options);
+  if (failed(program))
+    return failure();
+  auto created = SimulatedDevice::create(std::move(*program),
+                                         *findNvidiaRow(options.target));
+  if (!created)
+    return module.emitError("cannot be simulated: ")
+           << llvm::toString(created.takeError());
+  device = std::move(*created);
+  for (const Weight &weight : weights)
+    device->addWeight(weight.bytes);
+  return success();
+}
+
 FailureOr<std::unique_ptr<CompiledModel>>
 CompiledModel::compile(ModuleOp module, const CompileOptions &options) {
   PassManager shapes(module.getContext());
@@ -308,9 +331,14 @@ CompiledModel::compile(ModuleOp module, const CompileOptions &options) {
   cpu.compute = options.compute;
   cpu.threads = false;
   cpu.observe = options.observe;
+  GpuOptions gpu;
+  gpu.target = options.device;
+  gpu.host = options.target;
   llvm::StringSet<> given = collectResources(module);
-  if (failed(lowerToTensors(module, cpu, options.reference)) ||
-      failed(model->takeWeights(module, given)))
+  if (failed(options.device.empty()
+                 ? lowerToTensors(module, cpu, options.reference)
+                 : lowerToTensors(module, gpu)) ||
+      failed(model->takeWeights(module, given, !options.device.empty())))
     return failure();
   model->takeProbes(module);
   std::string key;
@@ -325,14 +353,22 @@ CompiledModel::compile(ModuleOp module, const CompileOptions &options) {
       return model;
     }
   }
-  if (failed(lowerToLLVM(module, cpu, options.reference)))
+  if (failed(options.device.empty()
+                 ? lowerToLLVM(module, cpu, options.reference)
+                 : model->lowerForDevice(module, gpu)))
     return failure();
   auto engine = createEngine(module);
   if (!engine)
     return module.emitError("cannot be compiled for this machine: ")
            << llvm::toString(engine.takeError());
   model->engine = std::move(*engine);
-  model->engine->registerSymbols(getRuntimeSymbols);
+  model->engine->registerSymbols([&](llvm::orc::MangleAndInterner interner) {
+    llvm::orc::SymbolMap symbols = getRuntimeSymbols(interner);
+    if (model->device)
+      for (auto &[name, symbol] : SimulatedDevice::getSymbols(interner))
+        symbols[name] = symbol;
+    return symbols;
+  });
   if (options.cache)
     options.cache->entries[key] = {model->engine, std::move(messages)};
   return model;
@@ -464,6 +500,7 @@ CompiledModel::run(ArrayRef<HostTensor> inputs, RunObserver *observer) const {
   if (!entry)
     return entry.takeError();
   ObserverScope scope(observer);
+  SimulatedDevice::Scope deviceScope(device.get());
   nibble_run run;
   if (nibble_run_call(&run, *entry, packed.data(), /*stop=*/nullptr,
                       pool.get()) != NIBBLE_RUN_OK)

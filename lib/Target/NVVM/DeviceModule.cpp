@@ -6,6 +6,8 @@
 
 #include "nibble/Target/NVVM/DeviceModule.h"
 
+#include "DeviceMath.h"
+
 #include "nibble/Target/OptimizeModule.h"
 
 #include "mlir/Conversion/ArithToLLVM/ArithToLLVM.h"
@@ -18,14 +20,12 @@
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
-#include "mlir/Dialect/Math/Transforms/Passes.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Dialect/NVVM/NVVMToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Export.h"
-#include "mlir/Transforms/GreedyPatternRewriteDriver.h"
 #include "mlir/Transforms/Passes.h"
 #include "llvm/IR/LegacyPassManager.h"
 #include "llvm/MC/TargetRegistry.h"
@@ -43,32 +43,6 @@ static Error makeError(const Twine &message) {
 }
 
 //===----------------------------------------------------------------------===//
-// Rows
-//===----------------------------------------------------------------------===//
-
-static constexpr NvidiaRow rows[] = {
-#define NIBBLE_NVIDIA(name, chip, features, shared, overlap, warpgroups)       \
-  {name, chip, features, shared, overlap, warpgroups},
-#include "NvidiaRows.inl"
-};
-
-llvm::ArrayRef<NvidiaRow> nibble::getNvidiaRows() { return rows; }
-
-const NvidiaRow *nibble::findNvidiaRow(llvm::StringRef name) {
-  for (const NvidiaRow &row : rows)
-    if (row.name == name)
-      return &row;
-  return nullptr;
-}
-
-std::string nibble::listNvidiaRows() {
-  std::string names;
-  for (const NvidiaRow &row : rows)
-    names += (names.empty() ? "" : ", ") + row.name.str();
-  return names;
-}
-
-//===----------------------------------------------------------------------===//
 // LLVM IR
 //===----------------------------------------------------------------------===//
 
@@ -81,17 +55,8 @@ void nibble::registerDeviceDialects(DialectRegistry &registry) {
   registerNVVMDialectTranslation(registry);
 }
 
-/// Functions become polynomials that give the same bits on every chip, and in
-/// the simulator.
-static LogicalResult approximateFunctions(ModuleOp module) {
-  RewritePatternSet patterns(module.getContext());
-  populateMathPolynomialApproximationPatterns(
-      patterns, [](StringRef name) { return name != "math.fma"; });
-  return applyPatternsGreedily(module, std::move(patterns));
-}
-
 static LogicalResult lowerToLLVMDialect(ModuleOp module) {
-  if (failed(approximateFunctions(module)))
+  if (failed(expandDeviceMath(module)))
     return failure();
   PassManager passes(module.getContext());
   passes.addPass(createCanonicalizerPass());

@@ -10,7 +10,9 @@
 #include "nibble/Conversion/ScalarBuilder.h"
 #include "nibble/Dialect/Onnx/IR/OnnxDialect.h"
 #include "nibble/Pipelines/Cpu.h"
+#include "nibble/Pipelines/Gpu.h"
 #include "nibble/Pipelines/Reference.h"
+#include "nibble/Target/NVVM/DeviceModule.h"
 #include "nibble/Target/OptimizeModule.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
@@ -92,11 +94,23 @@ static llvm::Function *makeEntry(llvm::Module &module, llvm::Function *callee,
   return function;
 }
 
+static LogicalResult report(ModuleOp module, Error error) {
+  if (!error)
+    return success();
+  return module.emitError(llvm::toString(std::move(error)));
+}
+
 LogicalResult EmittedModel::addRow(ModuleOp module, const TargetRow &target) {
   CpuOptions cpu;
   cpu.target = target.name.str();
   cpu.compute = options.compute;
-  if (failed(lowerToTensors(module, cpu, options.reference)))
+  GpuOptions gpu;
+  gpu.host = target.name.str();
+  gpu.tensorCores = options.compute != "f32";
+  if (options.device)
+    gpu.target = options.device->name.str();
+  if (failed(options.device ? lowerToTensors(module, gpu)
+                            : lowerToTensors(module, cpu, options.reference)))
     return failure();
 
   Row row;
@@ -112,6 +126,8 @@ LogicalResult EmittedModel::addRow(ModuleOp module, const TargetRow &target) {
     if (!value)
       continue;
     main.removeArgAttr(i, kWeightAttrName);
+    if (options.device)
+      main.setArgAttr(i, kResidentAttrName, UnitAttr::get(module.getContext()));
     auto type = cast<RankedTensorType>(value.getType());
     AsmResourceBlob *blob = value.getRawHandle().getBlob();
     if (!blob || blob->getData().size() != getStoredSize(type))
@@ -121,8 +137,17 @@ LogicalResult EmittedModel::addRow(ModuleOp module, const TargetRow &target) {
         {weights.add(blob->getData()), type.getShape().vec()});
   }
 
-  if (failed(lowerToLLVM(module, cpu, options.reference)))
-    return failure();
+  if (!options.device) {
+    if (failed(lowerToLLVM(module, cpu, options.reference)))
+      return failure();
+  } else {
+    FailureOr<DeviceProgram> program = lowerToLLVM(module, gpu);
+    if (failed(program))
+      return failure();
+    device = std::move(*program);
+    if (failed(report(module, addDevice())))
+      return failure();
+  }
   std::unique_ptr<llvm::Module> part = translateModuleToLLVMIR(module, context);
   if (!part)
     return failure();
@@ -131,6 +156,9 @@ LogicalResult EmittedModel::addRow(ModuleOp module, const TargetRow &target) {
   llvm::Function *callee = part->getFunction("_mlir_ciface_main");
   if (!callee)
     return module.emitError("the pipeline made no C interface for 'main'");
+  if (llvm::Function *release = part->getFunction("_mlir_memref_to_llvm_free"))
+    if (options.device)
+      release->setName("nibble_device_free");
   std::string name = "nibble_entry_" + std::to_string(rows.size());
   makeEntry(*part, callee, name, target);
   setTarget(*part, target);
@@ -143,6 +171,22 @@ LogicalResult EmittedModel::addRow(ModuleOp module, const TargetRow &target) {
   row.entry->setLinkage(llvm::GlobalValue::InternalLinkage);
   rows.push_back(std::move(row));
   return success();
+}
+
+/// Makes PTX of the GPU's part.
+Error EmittedModel::addDevice() {
+  llvm::LLVMContext deviceContext;
+  auto module =
+      makeDeviceModule(*device.module, *options.device, deviceContext);
+  if (!module)
+    return module.takeError();
+  llvm::raw_string_ostream os(kernels);
+  (*module)->print(os, /*AAW=*/nullptr);
+  auto text = emitPtx(std::move(*module), *options.device);
+  if (!text)
+    return text.takeError();
+  ptx = std::move(*text);
+  return Error::success();
 }
 
 //===----------------------------------------------------------------------===//
@@ -193,8 +237,12 @@ public:
     return global;
   }
   Constant *values(ArrayRef<ModelInterface::Value> values);
+  Constant *device(const DeviceProgram &program, const NvidiaRow &row,
+                   StringRef ptx);
 
 private:
+  Constant *product(const ProductFormat &format, const NvidiaRow &row);
+
   Constant *byte(uint8_t value) {
     return ConstantInt::get(llvm::Type::getInt8Ty(context), value);
   }
@@ -223,6 +271,41 @@ Constant *InfoBuilder::values(ArrayRef<ModelInterface::Value> values) {
                               table(names), half(value.updated)}));
   }
   return table(records);
+}
+
+/// A nibble_gpu_kernels (nibble_gpu.h).
+Constant *InfoBuilder::product(const ProductFormat &format,
+                               const NvidiaRow &row) {
+  llvm::SmallVector<Constant *> kernels;
+  for (const ProductKernel &kernel : format.kernels)
+    kernels.push_back(record({text(kernel.name), null(), half(kernel.maxRows),
+                              half(kernel.outputs), half(kernel.rows),
+                              half(kernel.warpsAlongK), half(kernel.threads),
+                              half(kernel.sharedBytes)}));
+  // "sm_90a" is 9.0 alone.
+  StringRef version = row.chip;
+  version.consume_front("sm_");
+  bool isExact = version.consume_back("a");
+  int major = 0;
+  (void)version.drop_back().getAsInteger(10, major);
+  return record({text(row.chip), half(major), half(version.back() - '0'),
+                 half(isExact), half(format.bits), half(format.group),
+                 half(format.hasZeros), half(/*has_bias=*/0),
+                 half(format.overlaps), half(kernels.size()), table(kernels)});
+}
+
+/// A nibble_device_code (Device.h).
+Constant *InfoBuilder::device(const DeviceProgram &program,
+                              const NvidiaRow &row, StringRef ptx) {
+  llvm::SmallVector<Constant *> names, products;
+  for (const std::string &name : program.kernels)
+    names.push_back(text(name));
+  for (const ProductFormat &format : program.products)
+    products.push_back(product(format, row));
+  products.push_back(product(ProductFormat{}, row));
+  return place(record({text(ptx), table(names), word(names.size()),
+                       table(products), word(program.products.size()),
+                       word(program.bufferBytes.value_or(0))}));
 }
 
 /// Bits of CpuFeatures.inl for what the code of a row may use.
@@ -337,28 +420,29 @@ Error EmittedModel::finish() {
     data->setAlignment(llvm::Align(64));
     embedded = data;
   }
+  Constant *deviceCode = builder.null(), *interfaceOfDevice = builder.null();
+  if (options.device) {
+    deviceCode = builder.device(device, *options.device, ptx);
+    interfaceOfDevice = code->getNamedGlobal("nibble_cuda");
+  }
   Constant *info = builder.place(builder.record(
       {builder.text(options.name), builder.values(interface.inputs),
        builder.values(interface.outputs), builder.table(records),
        builder.word(interface.inputs.size()),
        builder.word(interface.outputs.size()), builder.word(rows.size()),
        embedded, builder.text(options.weightsFile), builder.word(size),
-       builder.word(weights.getHash())}));
+       builder.word(weights.getHash()), deviceCode, interfaceOfDevice}));
   exportInterface(*code, options.name, info);
   for (llvm::Function *function : runtime)
     function->setLinkage(llvm::GlobalValue::InternalLinkage);
+  code->getNamedGlobal("nibble_cuda")
+      ->setLinkage(llvm::GlobalValue::InternalLinkage);
   std::string problems;
   llvm::raw_string_ostream os(problems);
   if (llvm::verifyModule(*code, &os))
     return makeError("the emitted code is malformed, a bug in Nibble: " +
                      problems);
   return Error::success();
-}
-
-static LogicalResult report(ModuleOp module, Error error) {
-  if (!error)
-    return success();
-  return module.emitError(llvm::toString(std::move(error)));
 }
 
 /// An empty module that holds the runtime.
@@ -381,6 +465,9 @@ loadRuntime(StringRef triple, llvm::LLVMContext &context) {
 
 FailureOr<std::unique_ptr<EmittedModel>>
 EmittedModel::emit(ModuleOp module, const EmitOptions &options) {
+  if (options.device && options.updateCaches)
+    return module.emitError("code for a GPU does not update caches in place: "
+                            "compile without --update-caches");
   PassManager shapes(module.getContext());
   buildShapesPipeline(shapes, options.updateCaches);
   if (failed(shapes.run(module)))

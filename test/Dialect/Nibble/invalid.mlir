@@ -754,6 +754,55 @@ func.func @packed_bias(%x: memref<?x32xf32>, %w: memref<2048xf32>, %b: memref<9x
 
 // -----
 
+// Spec C32: products for tensor cores
+func.func @fragment_layout(%x: memref<?x64xf16>, %w: memref<576xi8>, %y: memref<?x16xf16>) {
+  // expected-error @+1 {{needs a static weight type [K, N] with a layout 'fragment' that fits its encoding (Spec C32)}}
+  nibble.fragment_matmul %x, %w outs(%y) weight tensor<64x16xf32, #nibble.quantized<i4, block = [32, 1], scale = f16>> : memref<?x64xf16>, memref<576xi8>, memref<?x16xf16>
+  return
+}
+
+// -----
+
+func.func @fragment_group(%x: memref<?x64xf16>, %w: memref<576xi8>, %y: memref<?x16xf16>) {
+  // expected-error @+1 {{needs a static weight type [K, N] with a layout 'fragment' that fits its encoding (Spec C32)}}
+  nibble.fragment_matmul %x, %w outs(%y) weight tensor<64x16xf32, #nibble.quantized<i4, block = [48, 1], scale = f16, layout = fragment {group = 48 : i64}>> : memref<?x64xf16>, memref<576xi8>, memref<?x16xf16>
+  return
+}
+
+// -----
+
+func.func @fragment_zero(%x: memref<?x64xf16>, %w: memref<576xi8>, %y: memref<?x16xf16>) {
+  // expected-error @+1 {{needs a static weight type [K, N] with a layout 'fragment' that fits its encoding (Spec C32)}}
+  nibble.fragment_matmul %x, %w outs(%y) weight tensor<64x16xf32, #nibble.quantized<u4, block = [32, 1], scale = f16, layout = fragment {group = 32 : i64}>> : memref<?x64xf16>, memref<576xi8>, memref<?x16xf16>
+  return
+}
+
+// -----
+
+func.func @fragment_storage(%x: memref<?x64xf16>, %w: memref<576xi8>, %y: memref<?x16xf16>) {
+  // expected-error @+1 {{needs a static weight type [K, N] with a layout 'fragment' that fits its encoding (Spec C32)}}
+  nibble.fragment_matmul %x, %w outs(%y) weight tensor<64x16xf32, #nibble.quantized<i3, block = [32, 1], scale = f16, layout = fragment {group = 32 : i64}>> : memref<?x64xf16>, memref<576xi8>, memref<?x16xf16>
+  return
+}
+
+// -----
+
+func.func @fragment_bytes(%x: memref<?x64xf16>, %w: memref<575xi8>, %y: memref<?x16xf16>) {
+  // expected-error @+1 {{needs a packed weight of 576 bytes (Spec C32)}}
+  nibble.fragment_matmul %x, %w outs(%y) weight tensor<64x16xf32, #nibble.quantized<i4, block = [32, 1], scale = f16, layout = fragment {group = 32 : i64}>> : memref<?x64xf16>, memref<575xi8>, memref<?x16xf16>
+  return
+}
+
+// -----
+
+func.func @fragment_padding(%x: memref<?x60xf16>, %w: memref<576xi8>, %y: memref<?x16xf16>) {
+  // expected-error @+1 {{has activations and a result that do not fit the weight, padded to multiples of 8 columns (Spec C32)}}
+  nibble.fragment_matmul %x, %w outs(%y) weight tensor<60x16xf32, #nibble.quantized<i4, block = [32, 1], scale = f16, layout = fragment {group = 32 : i64}>> : memref<?x60xf16>, memref<576xi8>, memref<?x16xf16>
+  return
+}
+
+// -----
+
 func.func @packed_codes_without_scale(%x: tensor<?x32xi8>, %w: tensor<1216xi8>, %o: tensor<?x8xf32>) {
   // expected-error @+1 {{takes activations of i8 with their scale, a quantized weight and compute i8 (Spec C28)}}
   nibble.packed_matmul %x, %w outs(%o) weight tensor<32x8xf32, #nibble.quantized<u4, block = [32, 1], scale = f16, zero = u4, layout = panel {group = 32 : i64}>> compute i8 : tensor<?x32xi8>, tensor<1216xi8>, tensor<?x8xf32> -> tensor<?x8xf32>

@@ -18,3 +18,10 @@ func.func @products(%q: tensor<?x128xi8>, %w: tensor<8320xi8>, %b: tensor<8xf32>
   %z = nibble.packed_matmul %x, %v outs(%o) weight tensor<32x8xbf16> compute f32 : tensor<?x32xf32>, tensor<2048xbf16>, tensor<?x8xf32> -> tensor<?x8xf32>
   return %y, %z : tensor<?x8xf32>, tensor<?x8xf32>
 }
+
+// CHECK-LABEL: func @fragments
+// CHECK: nibble.fragment_matmul %{{.*}}, %{{.*}} outs(%{{.*}}) weight tensor<60x16xf32, #nibble.quantized<i4, block = [32, 1], scale = f16, layout = fragment {group = 32 : i64}>> : tensor<?x64xf16>, tensor<576xi8>, tensor<?x16xf16> -> tensor<?x16xf16>
+func.func @fragments(%x: tensor<?x64xf16>, %w: tensor<576xi8>, %o: tensor<?x16xf16>) -> tensor<?x16xf16> {
+  %y = nibble.fragment_matmul %x, %w outs(%o) weight tensor<60x16xf32, #nibble.quantized<i4, block = [32, 1], scale = f16, layout = fragment {group = 32 : i64}>> : tensor<?x64xf16>, tensor<576xi8>, tensor<?x16xf16> -> tensor<?x16xf16>
+  return %y : tensor<?x16xf16>
+}

@@ -8,7 +8,8 @@
  *   STUB_LAUNCH       an error that every launch gives
  *   STUB_KERNEL       an error that loading a kernel gives
  *   STUB_SIMULATOR    nibble-simulate
- *   STUB_CODE         the folder of the kernels' LLVM IR
+ *   STUB_CODE         the kernels' LLVM IR: a file, or a folder with one a kernel
+ *   STUB_SYNCHRONIZE  an error that waiting gives
  *   STUB_FOLDER       where the buffers of a launch are written
  *
  * Built with -DWITHOUT_MEMORY_INFO it is a driver that lacks a function.
@@ -94,7 +95,7 @@ int cuCtxPopCurrent_v2(void **context) {
   return --depth < 0 ? INVALID_VALUE : 0;
 }
 
-enum { MOST = 64 };
+enum { MOST = 1024 };
 static struct {
   char *bytes;
   size_t size;
@@ -126,15 +127,22 @@ int cuMemAlloc_v2(uint64_t *memory, size_t size) {
     }
   return OUT_OF_MEMORY;
 }
-static int find(uint64_t memory) {
-  for (int i = 0; i < MOST; ++i)
-    if (buffers[i].bytes && (uint64_t)(uintptr_t)buffers[i].bytes == memory)
+int cuMemAllocManaged(uint64_t *memory, size_t size, unsigned flags) {
+  return flags == 1 ? cuMemAlloc_v2(memory, size) : INVALID_VALUE;
+}
+/* The buffer that an address is in, and how far. */
+static int find(uint64_t memory, size_t *offset) {
+  for (int i = 0; i < MOST; ++i) {
+    *offset = memory - (uint64_t)(uintptr_t)buffers[i].bytes;
+    if (buffers[i].bytes && *offset < buffers[i].size)
       return i;
+  }
   return -1;
 }
 int cuMemFree_v2(uint64_t memory) {
-  int i = find(memory);
-  if (i < 0)
+  size_t offset;
+  int i = find(memory, &offset);
+  if (i < 0 || offset)
     return INVALID_VALUE;
   free(buffers[i].bytes);
   buffers[i].bytes = NULL;
@@ -159,10 +167,14 @@ int cuModuleLoadData(void **module, const void *image) {
                                  : INVALID_VALUE;
 }
 int cuModuleUnload(void *module) { return module ? 0 : INVALID_VALUE; }
+/* A function is the place of its declaration in the PTX. */
 int cuModuleGetFunction(void **function, void *module, const char *name) {
-  *function = (void *)name;
-  return strstr(module, name) ? 0 : INVALID_VALUE;
+  char entry[256];
+  snprintf(entry, sizeof(entry), ".entry %s(", name);
+  *function = strstr(module, entry);
+  return *function ? 0 : INVALID_VALUE;
 }
+int cuCtxSynchronize(void) { return (int)number("STUB_SYNCHRONIZE", "0"); }
 int cuFuncSetAttribute(void *function, int attribute, int value) {
   (void)function;
   return attribute == 8 && value > 0 ? 0 : INVALID_VALUE;
@@ -181,6 +193,32 @@ static void copy_file(const char *folder, int buffer, const char *mode) {
   fclose(file);
 }
 
+/* Writes an argument, whose declaration starts at `declared`; returns the buffer
+ * that it points into, or -1. */
+static int write_argument(FILE *file, const char *declared, const void *value,
+                          const char *folder) {
+  int bits = 0;
+  sscanf(declared, ".param .%*1[bufs]%d", &bits);
+  uint64_t word = 0;
+  memcpy(&word, value, (size_t)bits / 8);
+  size_t offset;
+  int buffer = -1;
+  if (strncmp(declared + strlen(".param .u64 "), ".ptr", 4) == 0)
+    buffer = find(word, &offset);
+  if (buffer < 0) {
+    fprintf(file, "{\"i64\": %lld}", (long long)word);
+    return -1;
+  }
+  copy_file(folder, buffer, "w");
+  fprintf(file, "{\"output\": \"buffer%d\", \"offset\": %zu}", buffer, offset);
+  return buffer;
+}
+
+static int ends_with(const char *text, const char *end) {
+  size_t length = strlen(text), other = strlen(end);
+  return length >= other && strcmp(text + length - other, end) == 0;
+}
+
 int cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y,
                    unsigned grid_z, unsigned block_x, unsigned block_y,
                    unsigned block_z, unsigned shared_bytes, void *stream,
@@ -190,39 +228,38 @@ int cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y,
   int error = (int)number("STUB_LAUNCH", "0");
   if (error)
     return error;
-  enum { POINTERS = 7, NUMBERS = 6 };
+  enum { MOST_ARGUMENTS = 256 };
   const char *folder = setting("STUB_FOLDER", ".");
-  char path[512], command[2048];
+  const char *code = setting("STUB_CODE", ".");
+  char path[512], command[2048], name[256];
+  sscanf(function, ".entry %255[^(]", name);
   snprintf(path, sizeof(path), "%s/launches.json", folder);
   FILE *file = fopen(path, "w");
   fprintf(file,
           "{\"launches\": [{\"kernel\": \"%s\", \"grid\": [%u, %u, %u],\n"
           "\"block\": [%u, %u, %u], \"shared_bytes\": %u, \"arguments\": [",
-          (const char *)function, grid_x, grid_y, grid_z, block_x, block_y,
-          block_z, shared_bytes);
-  int used[POINTERS];
-  for (int i = 0; i < POINTERS; ++i) {
-    used[i] = find(*(const uint64_t *)arguments[i]);
-    if (used[i] < 0) {
-      fprintf(file, "{\"i32\": 0}, ");
-      continue;
-    }
-    copy_file(folder, used[i], "w");
-    fprintf(file, "{\"output\": \"buffer%d\"}, ", used[i]);
+          name, grid_x, grid_y, grid_z, block_x, block_y, block_z,
+          shared_bytes);
+  int used[MOST_ARGUMENTS], count = 0;
+  const char *end = strchr(function, ')');
+  for (const char *next = strstr(function, ".param"); next && next < end;
+       next = strstr(next + 1, ".param"), ++count) {
+    fputs(count ? ", " : "", file);
+    used[count] = write_argument(file, next, arguments[count], folder);
   }
-  for (int i = 0; i < NUMBERS; ++i)
-    fprintf(file, "%s{\"i32\": %d}", i ? ", " : "",
-            *(const int32_t *)arguments[POINTERS + i]);
   fprintf(file, "]}]}\n");
   fclose(file);
-  printf("%s grid %u %u %u\n", (const char *)function, grid_x, grid_y, grid_z);
+  printf("%s grid %u %u %u\n", name, grid_x, grid_y, grid_z);
   fflush(stdout);
-  snprintf(command, sizeof(command), "'%s' '%s/%s.ll' '%s' --check",
-           setting("STUB_SIMULATOR", "nibble-simulate"),
-           setting("STUB_CODE", "."), (const char *)function, path);
+  if (ends_with(code, ".ll"))
+    snprintf(command, sizeof(command), "'%s' '%s' '%s' --check",
+             setting("STUB_SIMULATOR", "nibble-simulate"), code, path);
+  else
+    snprintf(command, sizeof(command), "'%s' '%s/%s.ll' '%s' --check",
+             setting("STUB_SIMULATOR", "nibble-simulate"), code, name, path);
   if (system(command))
     return 700;
-  for (int i = 0; i < POINTERS; ++i)
+  for (int i = 0; i < count; ++i)
     if (used[i] >= 0)
       copy_file(folder, used[i], "r");
   return 0;

@@ -12,33 +12,13 @@
 #ifndef NIBBLE_TARGET_NVVM_DEVICEMODULE_H
 #define NIBBLE_TARGET_NVVM_DEVICEMODULE_H
 
+#include "nibble/Target/NVVM/NvidiaRow.h"
+
 #include "mlir/IR/BuiltinOps.h"
 #include "llvm/IR/Module.h"
 #include "llvm/Support/Error.h"
 
 namespace nibble {
-
-/// A kind of NVIDIA GPU; NvidiaRows.inl has them all.
-struct NvidiaRow {
-  /// "nvidia-sm80", and "sm_80" as LLVM and ptxas call it.
-  llvm::StringRef name, chip;
-  /// The version of PTX: "+ptx70".
-  llvm::StringRef features;
-  /// Shared memory that a block may have, in bytes.
-  int64_t sharedBytes;
-  /// Whether a kernel may start while the one before ends.
-  bool canOverlap;
-  /// Whether there is wgmma.
-  bool hasWarpgroups;
-};
-
-llvm::ArrayRef<NvidiaRow> getNvidiaRows();
-
-/// The row called `name`; null where there is none.
-const NvidiaRow *findNvidiaRow(llvm::StringRef name);
-
-/// The names that findNvidiaRow takes: "nvidia-sm80, …".
-std::string listNvidiaRows();
 
 /// What the LLVM IR of a module needs of an MLIR context.
 void registerDeviceDialects(mlir::DialectRegistry &registry);

@@ -61,6 +61,57 @@ std::optional<PanelFormat> nibble::getPanelFormat(RankedTensorType weightType) {
 }
 
 //===----------------------------------------------------------------------===//
+// Fragments
+//===----------------------------------------------------------------------===//
+
+/// Integers of 4 and 8 bits, code books of 4, and floats: what they are, not
+/// what each code stands for.
+static std::optional<StorageFormat> getFragmentStorage(StorageAttr storage) {
+  StorageFormat format;
+  format.bits = storage.getCodeType().getIntOrFloatBitWidth();
+  if (storage.isCodeBook())
+    format.kind = StorageKind::CodeBook;
+  else if (!storage.isInteger())
+    format.kind = StorageKind::Float;
+  else if (storage.getMinimumCode() < 0)
+    format.kind = StorageKind::Signed;
+  bool isKnown = format.bits == 4 ||
+                 (format.bits == 8 && format.kind != StorageKind::CodeBook);
+  return isKnown ? std::optional(format) : std::nullopt;
+}
+
+std::optional<FragmentFormat>
+nibble::getFragmentFormat(RankedTensorType weightType) {
+  QuantizedAttr encoding = getQuantization(weightType);
+  if (!encoding || !encoding.hasLayout() || weightType.getRank() != 2 ||
+      !weightType.hasStaticShape() ||
+      encoding.getLayout().getName() != "fragment" || encoding.getFlat() ||
+      encoding.hasOutliers() || encoding.hasNestedScale() ||
+      encoding.getBlock()[1] != 1)
+    return std::nullopt;
+  auto group = encoding.getLayout().getParameters().getAs<IntegerAttr>("group");
+  std::optional<StorageFormat> storage =
+      getFragmentStorage(encoding.getStorage());
+  if (!group || !storage ||
+      !cast<TypeAttr>(encoding.getScale()).getValue().isF16() ||
+      (storage->kind == StorageKind::Unsigned) != encoding.hasZero() ||
+      (encoding.hasZero() && encoding.getZero() != encoding.getStorage()))
+    return std::nullopt;
+  FragmentFormat format;
+  format.K = weightType.getDimSize(0);
+  format.N = weightType.getDimSize(1);
+  format.group = group.getInt();
+  format.storage = *storage;
+  int64_t extent = encoding.getBlock()[0], size = group.getInt();
+  bool wholeK = extent == QuantizedAttr::kWholeExtent ||
+                extent >= weightType.getDimSize(0);
+  bool isKnown = size == 0 ? wholeK
+                           : size == extent && (size == 32 || size == 64 ||
+                                                (size > 0 && size % 128 == 0));
+  return isKnown ? std::optional(format) : std::nullopt;
+}
+
+//===----------------------------------------------------------------------===//
 // PackedMatmulOp
 //===----------------------------------------------------------------------===//
 
@@ -119,18 +170,60 @@ LogicalResult PackedMatmulOp::verify() {
   return success();
 }
 
-void PackedMatmulOp::getEffects(
-    SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
-        &effects) {
-  for (OpOperand &operand : getOperation()->getOpOperands()) {
+/// Of an op on buffers that overwrites its `init` and reads the others.
+template <typename Op>
+static void getKernelEffects(
+    Op op, SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
+               &effects) {
+  for (OpOperand &operand : op->getOpOperands()) {
     if (!isa<MemRefType>(operand.get().getType()))
       continue;
-    bool isInit = isDpsInit(&operand);
+    bool isInit = op.isDpsInit(&operand);
     effects.emplace_back(isInit ? static_cast<MemoryEffects::Effect *>(
                                       MemoryEffects::Write::get())
                                 : MemoryEffects::Read::get(),
                          &operand, SideEffects::DefaultResource::get());
   }
+}
+
+void PackedMatmulOp::getEffects(
+    SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
+        &effects) {
+  getKernelEffects(*this, effects);
+}
+
+//===----------------------------------------------------------------------===//
+// FragmentMatmulOp
+//===----------------------------------------------------------------------===//
+
+LogicalResult FragmentMatmulOp::verify() {
+  auto weight = dyn_cast<RankedTensorType>(getWeightType());
+  std::optional<FragmentFormat> format =
+      weight ? getFragmentFormat(weight) : std::nullopt;
+  if (!format)
+    return emitOpError("needs a static weight type [K, N] with a layout "
+                       "'fragment' that fits its encoding (Spec C32)");
+  int64_t bytes = format->codeBytes() + format->scaleBytes();
+  if (!agree(cast<ShapedType>(getWeight().getType()).getDimSize(0), bytes))
+    return emitOpError("needs a packed weight of ")
+           << bytes << " bytes (Spec C32)";
+  auto activations = cast<ShapedType>(getActivations().getType());
+  auto result = cast<ShapedType>(getInit().getType());
+  constexpr size_t multiple = 8;
+  if (!agree(activations.getDimSize(1),
+             FragmentFormat::roundUp(format->K, multiple)) ||
+      !agree(result.getDimSize(1),
+             FragmentFormat::roundUp(format->N, multiple)) ||
+      !agree(activations.getDimSize(0), result.getDimSize(0)))
+    return emitOpError("has activations and a result that do not fit the "
+                       "weight, padded to multiples of 8 columns (Spec C32)");
+  return success();
+}
+
+void FragmentMatmulOp::getEffects(
+    SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
+        &effects) {
+  getKernelEffects(*this, effects);
 }
 
 //===----------------------------------------------------------------------===//

@@ -15,9 +15,11 @@ using namespace mlir;
 using namespace nibble;
 
 namespace {
-struct PackedMatmulBuffers
-    : bufferization::DstBufferizableOpInterfaceExternalModel<
-          PackedMatmulBuffers, PackedMatmulOp> {
+/// Of an op whose `init` is the last operand.
+template <typename Op>
+struct KernelBuffers
+    : bufferization::DstBufferizableOpInterfaceExternalModel<KernelBuffers<Op>,
+                                                             Op> {
   // All of the result is overwritten.
   bool bufferizesToMemoryRead(Operation *op, OpOperand &operand,
                               const bufferization::AnalysisState &) const {
@@ -47,6 +49,8 @@ struct PackedMatmulBuffers
 void nibble::registerBufferizableOpInterfaceExternalModels(
     DialectRegistry &registry) {
   registry.addExtension(+[](MLIRContext *context, NibbleDialect *) {
-    PackedMatmulOp::attachInterface<PackedMatmulBuffers>(*context);
+    PackedMatmulOp::attachInterface<KernelBuffers<PackedMatmulOp>>(*context);
+    FragmentMatmulOp::attachInterface<KernelBuffers<FragmentMatmulOp>>(
+        *context);
   });
 }

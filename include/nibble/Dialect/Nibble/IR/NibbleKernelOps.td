@@ -71,6 +71,54 @@ def Nibble_PackedMatmulOp : Nibble_Op<"packed_matmul", [
   }];
 }
 
+def Nibble_HalfMatrix : AnyTypeOf<
+    [2DTensorOf<[F16]>, MemRefRankOf<[F16], [2]>], "matrix of f16",
+    "::mlir::ShapedType">;
+def Nibble_PackedFragments : AnyTypeOf<
+    [1DTensorOf<[I8]>, MemRefRankOf<[I8], [1]>], "vector of bytes",
+    "::mlir::ShapedType">;
+
+def Nibble_FragmentMatmulOp : Nibble_Op<"fragment_matmul", [
+    DestinationStyleOpInterface,
+    DeclareOpInterfaceMethods<MemoryEffectsOpInterface>]> {
+  let summary = "Matrix product with a weight packed for tensor cores";
+  let description = [{
+    What `nibble.matmul` means in `f16` (Spec S13) once the weight is packed for the
+    tensor cores of a GPU: `weight_type` is the weight's type, a matrix [K, N] with the
+    layout `fragment` (Spec C32), and the operand holds its codes and then its
+    scales as FragmentPacking.h says. Rows are padded to multiples of 8 numbers, which
+    are not read. All of `outs` is overwritten.
+
+    ```mlir
+    %y = nibble.fragment_matmul %x, %packed outs(%e)
+        weight tensor<128x64xf32, #nibble.quantized<u4, block = [32, 1],
+            scale = f16, zero = u4, layout = fragment {group = 32 : i64}>>
+        : tensor<?x128xf16>, tensor<6144xi8>, tensor<?x64xf16>
+    ```
+  }];
+  let arguments = (ins
+    Nibble_HalfMatrix:$activations,
+    Nibble_PackedFragments:$weight,
+    Nibble_HalfMatrix:$init,
+    TypeAttrOf<AnyRankedTensor>:$weight_type
+  );
+  let results = (outs Variadic<2DTensorOf<[F16]>>:$results);
+  let assemblyFormat = [{
+    $activations `,` $weight `outs` `(` $init `)` `weight` $weight_type attr-dict
+    `:` type($activations) `,` type($weight) `,` type($init)
+    (`->` type($results)^)?
+  }];
+  let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    ::mlir::RankedTensorType getWeightTensorType() {
+      return ::llvm::cast<::mlir::RankedTensorType>(getWeightType());
+    }
+    ::mlir::MutableOperandRange getDpsInitsMutable() {
+      return getInitMutable();
+    }
+  }];
+}
+
 //===----------------------------------------------------------------------===//
 // Steps of a kernel that targets do in their own way
 //===----------------------------------------------------------------------===//

@@ -9,6 +9,7 @@
 
 #include "nibble/Dialect/Nibble/IR/NibbleAttributes.h"
 #include "nibble/Dialect/Nibble/IR/NibbleDialect.h"
+#include "nibble/Numerics/FragmentPacking.h"
 #include "nibble/Numerics/PanelPacking.h"
 
 #include "mlir/Bytecode/BytecodeOpInterface.h"
@@ -29,6 +30,11 @@ std::optional<PanelFormat> getPanelFormat(mlir::RankedTensorType weightType);
 /// Bits that a code takes in a panel: integers of up to 8 bits, and code books
 /// of 2 to 4 with a finite entry for each code; 0 for another storage.
 unsigned getPanelBits(StorageAttr storage);
+
+/// How a weight with the layout `fragment` is packed (Spec C32), but for the
+/// values of its codes; none for another type.
+std::optional<FragmentFormat>
+getFragmentFormat(mlir::RankedTensorType weightType);
 
 } // namespace nibble
 

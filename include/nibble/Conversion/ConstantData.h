@@ -4,8 +4,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef NIBBLE_LIB_CONVERSION_NIBBLETOCPU_CONSTANTDATA_H
-#define NIBBLE_LIB_CONVERSION_NIBBLETOCPU_CONSTANTDATA_H
+#ifndef NIBBLE_CONVERSION_CONSTANTDATA_H
+#define NIBBLE_CONVERSION_CONSTANTDATA_H
 
 #include "mlir/IR/BuiltinAttributes.h"
 #include "mlir/IR/Value.h"
@@ -27,4 +27,4 @@ std::vector<float> getFloats(mlir::ElementsAttr value);
 
 } // namespace nibble
 
-#endif // NIBBLE_LIB_CONVERSION_NIBBLETOCPU_CONSTANTDATA_H
+#endif // NIBBLE_CONVERSION_CONSTANTDATA_H

@@ -4,7 +4,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "ConstantData.h"
+#include "nibble/Conversion/ConstantData.h"
 
 #include "nibble/Numerics/FloatFormats.h"
 
