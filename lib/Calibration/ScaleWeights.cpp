@@ -44,7 +44,7 @@ static Error writeUnit(Journal &journal, const ActivationRanges &ranges,
 
 FailureOr<RescaleCounts> nibble::scaleWeights(ModuleOp module,
                                               const CalibrationData &data,
-                                              unsigned threads,
+                                              const AwqOptions &options,
                                               Journal *journal) {
   auto report = [&](Error error) {
     return module.emitError() << llvm::toString(std::move(error));
@@ -54,17 +54,17 @@ FailureOr<RescaleCounts> nibble::scaleWeights(ModuleOp module,
   if (journal && journal->isDone(kUnit)) {
     if (Error error = readUnit(*journal, ranges, record))
       return report(std::move(error));
-    return applyAwq(module, ranges, threads, record);
+    return applyAwq(module, ranges, options, record);
   }
   if (journal)
     if (Error error = journal->begin(kUnit))
       return report(std::move(error));
   auto measured =
-      measureActivations(module, data, MeasuredLayers::Chosen, threads);
+      measureActivations(module, data, MeasuredLayers::Chosen, options.threads);
   if (failed(measured))
     return failure();
   ranges = *measured;
-  auto counts = applyAwq(module, ranges, threads, record);
+  auto counts = applyAwq(module, ranges, options, record);
   if (succeeded(counts) && journal)
     if (Error error = writeUnit(*journal, *measured, record))
       return report(std::move(error));

@@ -51,6 +51,10 @@ using namespace nibble;
 /// how many more for judging.
 static constexpr size_t kMadeUpSamples = 32, kMadeUpJudges = 4;
 
+/// With fewer bits AWQ's search, which rounds to nearest, tells little of what
+/// the recipe makes of a weight (docs/Accuracy.md).
+static constexpr unsigned kLeastBitsOfAwq = 4;
+
 namespace {
 
 /// One run of `nibble quantize`.
@@ -267,11 +271,17 @@ LogicalResult Quantizer::scaleWeights(ModuleOp module) {
     return failure();
   Progress progress("scaling weights", 1, command.quiet);
   progress.begin("by what they are multiplied with", 1);
-  auto counts = nibble::scaleWeights(module, *calibration, command.threads,
-                                     journal.get());
+  bool isAuto = getMethodName(command) == "auto";
+  AwqOptions options;
+  options.threads = command.threads;
+  if (isAuto)
+    options.leastBits = kLeastBitsOfAwq;
+  auto counts =
+      nibble::scaleWeights(module, *calibration, options, journal.get());
   if (failed(counts))
     return failure();
-  warnIfNothing(counts->folded + counts->inserted, "there was no gain");
+  if (!isAuto)
+    warnIfNothing(counts->folded + counts->inserted, "there was no gain");
   return success();
 }
 

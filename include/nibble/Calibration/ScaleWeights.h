@@ -15,12 +15,13 @@ namespace nibble {
 
 /// Measures the inputs of products on all samples (MeasureActivations.h) and
 /// does what --nibble-awq does: weights that meet large inputs become large
-/// themselves. A unit of work of the journal, "scale", which may be null.
-/// `threads`: 0 for one a core; never changes the result. Errors are reported
-/// to the context.
+/// themselves. A unit of work of the journal, "scale", which may be null. The
+/// number of threads never changes the result. Errors are reported to the
+/// context.
 mlir::FailureOr<RescaleCounts> scaleWeights(mlir::ModuleOp module,
                                             const CalibrationData &data,
-                                            unsigned threads, Journal *journal);
+                                            const AwqOptions &options,
+                                            Journal *journal);
 
 } // namespace nibble
 

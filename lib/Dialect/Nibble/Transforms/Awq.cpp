@@ -26,7 +26,7 @@ using namespace nibble::onnx;
 /// quantized.
 static FailureOr<std::optional<FactorChoice>>
 chooseFactors(InputGroup &group, const ChannelStatistics &statistics,
-              unsigned threads) {
+              const AwqOptions &options) {
   std::vector<std::vector<float>> storage;
   std::vector<AwqWeight> weights;
   storage.reserve(group.weights.size());
@@ -35,6 +35,8 @@ chooseFactors(InputGroup &group, const ChannelStatistics &statistics,
     auto encoding = constant->getAttrOfType<QuantizedAttr>(kEncodingAttrName);
     if (!encoding)
       continue;
+    if (getScheme(encoding).storage.bits < options.leastBits)
+      return std::optional<FactorChoice>();
     storage.push_back(*getFloats(getConstantValue(constant.getResult())));
     weights.push_back(
         {viewMatrix(weight, storage.back()), getScheme(encoding)});
@@ -47,7 +49,7 @@ chooseFactors(InputGroup &group, const ChannelStatistics &statistics,
     return product.emitError("AWQ needs the magnitude and the variance of '")
            << getValueName(group.value) << "'";
   auto found = searchAwqScales(weights, statistics.getMagnitudes(),
-                               statistics.getSquares(), threads);
+                               statistics.getSquares(), options.threads);
   if (!found)
     return product.emitError("AWQ of what reads '")
            << getValueName(group.value) << "': " << found.error();
@@ -64,14 +66,14 @@ chooseFactors(InputGroup &group, const ChannelStatistics &statistics,
 
 FailureOr<RescaleCounts> nibble::applyAwq(ModuleOp module,
                                           ActivationRanges &ranges,
-                                          unsigned threads,
+                                          const AwqOptions &options,
                                           FactorRecord &record) {
   auto choose = [&](InputGroup &group, const ChannelStatistics &statistics)
       -> FailureOr<std::optional<FactorChoice>> {
     std::string name = getValueName(group.value);
     if (auto known = record.find(name); known != record.end())
       return std::optional(known->second);
-    auto choice = chooseFactors(group, statistics, threads);
+    auto choice = chooseFactors(group, statistics, options);
     if (succeeded(choice) && *choice)
       record[name] = **choice;
     return choice;
@@ -88,7 +90,9 @@ struct Awq : nibble::impl::NibbleAwqBase<Awq> {
     if (failed(ranges))
       return signalPassFailure();
     FactorRecord record;
-    auto counts = applyAwq(getOperation(), *ranges, threads, record);
+    AwqOptions options;
+    options.threads = threads;
+    auto counts = applyAwq(getOperation(), *ranges, options, record);
     if (failed(counts))
       return signalPassFailure();
     numFolded += counts->folded;

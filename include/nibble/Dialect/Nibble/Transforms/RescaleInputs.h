@@ -105,11 +105,19 @@ mlir::FailureOr<RescaleCounts> smoothInputs(mlir::ModuleOp module,
                                             ActivationRanges &ranges,
                                             double strength = 0.5);
 
+struct AwqOptions {
+  /// 0: one for each core.
+  unsigned threads = 0;
+  /// Inputs of weights with fewer bits are left alone.
+  unsigned leastBits = 0;
+};
+
 /// What --nibble-awq does. What `record` has is not searched for again; what is
 /// found goes there.
 mlir::FailureOr<RescaleCounts> applyAwq(mlir::ModuleOp module,
                                         ActivationRanges &ranges,
-                                        unsigned threads, FactorRecord &record);
+                                        const AwqOptions &options,
+                                        FactorRecord &record);
 
 } // namespace nibble
 
