@@ -616,6 +616,11 @@ int Quantizer::checkMethod() {
                 "expense; add --activations u8 or dynamic, or take awq");
   if (int code = checkOutliers(method))
     return code;
+  if (method.preparation == Method::Preparation::Awq &&
+      command.activations == "u8")
+    return fail("--method " + command.method +
+                " changes inputs after their ranges were taken for "
+                "--activations u8; take smoothquant, or --activations dynamic");
   if (!method.needsData() || !command.calibration.empty())
     return ExitSuccess;
   return fail("--method " + getMethodName(command) +

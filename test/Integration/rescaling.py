@@ -282,6 +282,8 @@ def check_tool(folder, checks):
     for options, reason in (
             (["--method", "awq"], "--calib"),
             (["--method", "smoothquant", "--calib", data], "--activations"),
+            (["--method", "awq", "--activations", "u8", "--scheme", "w8cs", "--calib", data],
+             "take smoothquant"),
             (["--method", "awq+round", "--calib", data], "awq+gptq")):
         _, done = quantize(*options)
         checks.check(done.code != 0 and reason in done.stderr + done.stdout, f"{options}: {done}")
