@@ -417,6 +417,7 @@ static std::vector<StringRef> getNames(const CompileTarget &target) {
   if (target.device)
     return {target.device->name};
   std::vector<StringRef> names;
+  names.reserve(target.rows.size());
   for (const TargetRow *row : target.rows)
     names.push_back(row->name);
   return names;
