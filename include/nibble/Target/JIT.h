@@ -17,6 +17,7 @@
 #include <memory>
 #include <vector>
 
+// NOLINTNEXTLINE(readability-identifier-naming): a name of a C interface.
 struct nibble_pool;
 
 namespace mlir {

@@ -104,6 +104,7 @@ void SimulatedDevice::multiply(size_t format, int32_t M, int32_t N, int32_t K,
                                uint64_t y, int32_t yStride) {
   const ProductFormat &product = products[format];
   std::vector<nibble_gpu_kernel> candidates;
+  candidates.reserve(product.kernels.size());
   for (const ProductKernel &kernel : product.kernels)
     candidates.push_back({kernel.name.c_str(), /*ptx=*/nullptr, kernel.maxRows,
                           kernel.outputs, kernel.rows, kernel.warpsAlongK,

@@ -286,12 +286,13 @@ Constant *InfoBuilder::product(const ProductFormat &format,
   StringRef version = row.chip;
   version.consume_front("sm_");
   bool isExact = version.consume_back("a");
+  const int32_t hasBias = 0;
   int major = 0;
   (void)version.drop_back().getAsInteger(10, major);
   return record({text(row.chip), half(major), half(version.back() - '0'),
                  half(isExact), half(format.bits), half(format.group),
-                 half(format.hasZeros), half(/*has_bias=*/0),
-                 half(format.overlaps), half(kernels.size()), table(kernels)});
+                 half(format.hasZeros), half(hasBias), half(format.overlaps),
+                 half(kernels.size()), table(kernels)});
 }
 
 /// A nibble_device_code (Device.h).
