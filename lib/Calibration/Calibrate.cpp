@@ -12,8 +12,6 @@
 #include "nibble/Dialect/Nibble/Transforms/Passes.h"
 #include "nibble/Dialect/Nibble/Transforms/Weights.h"
 
-#include <mutex>
-
 using namespace mlir;
 using namespace nibble;
 using namespace nibble::onnx;
@@ -102,17 +100,11 @@ private:
 LogicalResult Calibration::runSamples(bool observe,
                                       SegmentStatistics &statistics,
                                       bool keepOutputs) {
-  const Segment &segment = parts.getSegment(part);
-  OwningOpRef<ModuleOp> copy = buildSegment(module, segment);
-  if (observe && failed(insertObservers(*copy)))
-    return failure();
-  auto model = compileSegment(*copy, code);
+  auto model = compileSegment(module, parts.getSegment(part), observe, code);
   if (failed(model))
     return failure();
-  dropWeightPages(segment);
-  std::mutex mutex;
   auto runSample =
-      [&](size_t sample,
+      [&](size_t,
           ArrayRef<HostTensor> inputs) -> Expected<std::vector<HostTensor>> {
     StatisticsObserver observer((*model)->getProbes(), statistics);
     auto results = (*model)->run(inputs, &observer);
@@ -120,9 +112,6 @@ LogicalResult Calibration::runSamples(bool observe,
       return llvm::createStringError(
           "the model computes NaN, infinity or a number above 2^17 for '" +
           observer.badProbe + "'");
-    std::lock_guard<std::mutex> lock(mutex);
-    if (results && events.sampleDone)
-      events.sampleDone(part, parts.size(), sample);
     return results;
   };
   Error error = parts.run(part, keepOutputs, runSample);
@@ -255,7 +244,7 @@ LogicalResult Calibration::run() {
   for (; part < parts.size(); ++part) {
     if (failed(runPart()))
       return failure();
-    parts.dropUnread(part);
+    parts.dropAfter(part);
     if (journal)
       journal->drop(getPartFile(part, "statistics"));
   }

@@ -29,9 +29,15 @@ PartRun::PartRun(std::vector<Segment> segments, const CalibrationData &data,
                  unsigned threads, Journal *journal)
     : segments(std::move(segments)), data(data), threads(threads),
       journal(journal) {
-  for (auto [part, segment] : llvm::enumerate(this->segments))
+  lastReaders.reserve(this->segments.size());
+  for (auto [part, segment] : llvm::enumerate(this->segments)) {
+    lastReaders.push_back(part);
+    for (Value input : segment.inputs)
+      if (auto it = places.find(input); it != places.end())
+        lastReaders[it->second.part] = part;
     for (auto [index, output] : llvm::enumerate(segment.outputs))
       places[output] = {part, index};
+  }
 }
 
 /// Opens the files of earlier parts that this one reads.
@@ -123,19 +129,9 @@ Error PartRun::run(size_t part, bool keepOutputs, RunSample body) {
   return Error::success();
 }
 
-std::set<size_t> PartRun::findReadAfter(size_t part) const {
-  std::set<size_t> read;
-  for (const Segment &segment : ArrayRef(segments).drop_front(part + 1))
-    for (Value input : segment.inputs)
-      if (auto it = places.find(input); it != places.end())
-        read.insert(it->second.part);
-  return read;
-}
-
-void PartRun::dropUnread(size_t part) {
-  std::set<size_t> read = findReadAfter(part);
-  for (size_t source = 0; source <= part; ++source) {
-    if (read.count(source))
+void PartRun::dropAfter(size_t part) {
+  for (auto [source, last] : llvm::enumerate(lastReaders)) {
+    if (last != part)
       continue;
     files.erase(source);
     if (journal)

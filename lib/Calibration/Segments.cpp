@@ -295,12 +295,6 @@ OwningOpRef<ModuleOp> nibble::buildSegment(ModuleOp module,
   return result;
 }
 
-LogicalResult nibble::insertObservers(ModuleOp model) {
-  PassManager passes(model.getContext());
-  passes.addPass(createNibbleInsertObservers());
-  return passes.run(model);
-}
-
 FailureOr<std::unique_ptr<CompiledModel>>
 nibble::compileSegment(ModuleOp model, CodeCache &code) {
   CompileOptions options;
@@ -320,4 +314,19 @@ void nibble::dropWeightPages(const Segment &segment) {
       if (bytes && bytes->mapped)
         dropPages(bytes->bytes);
     }
+}
+
+FailureOr<std::unique_ptr<CompiledModel>>
+nibble::compileSegment(ModuleOp module, const Segment &segment, bool observe,
+                       CodeCache &code) {
+  OwningOpRef<ModuleOp> copy = buildSegment(module, segment);
+  if (observe) {
+    PassManager passes(copy->getContext());
+    passes.addPass(createNibbleInsertObservers());
+    if (failed(passes.run(*copy)))
+      return failure();
+  }
+  auto model = compileSegment(*copy, code);
+  dropWeightPages(segment);
+  return model;
 }

@@ -151,7 +151,7 @@ LogicalResult nibble::showActivations(
     };
     if (llvm::Error error = parts.run(part, parts.isRead(part), runSample))
       return module.emitError() << llvm::toString(std::move(error));
-    parts.dropUnread(part);
+    parts.dropAfter(part);
   }
   return success();
 }

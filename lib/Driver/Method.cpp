@@ -21,6 +21,10 @@ static const std::pair<const char *, Method::Rounding> roundings[] = {
     {"round", Method::Rounding::Nearest},
 };
 
+/// With fewer bits AWQ's search, which rounds to nearest, tells little of what
+/// the recipe makes of a weight (docs/Accuracy.md).
+static constexpr unsigned kLeastBitsOfAwq = 4;
+
 /// What a method does that is named by its first step alone.
 static Method::Rounding getOwnRounding(Method::Preparation preparation,
                                        bool keepsOutliers) {
@@ -36,7 +40,9 @@ static Method::Rounding getOwnRounding(Method::Preparation preparation,
 static std::vector<std::pair<std::string, Method>> listMethods() {
   using Preparation = Method::Preparation;
   std::vector<std::pair<std::string, Method>> methods = {
-      {"auto", {Preparation::Awq, Method::Rounding::Recipe}}};
+      {"auto",
+       {Preparation::Awq, Method::Rounding::Recipe, /*keepsOutliers=*/false,
+        kLeastBitsOfAwq}}};
   for (const auto &[preparationName, preparation] : preparations)
     for (bool keepsOutliers : {false, true}) {
       // Activations in 8 bits are multiplied by weights that are all codes.

@@ -26,6 +26,8 @@ struct Method {
   Rounding rounding = Rounding::Nearest;
   /// SpQR: single elements are kept in 16 bits. Goes with GPTQ and the recipe.
   bool keepsOutliers = false;
+  /// AWQ leaves the inputs of weights with fewer bits alone.
+  unsigned leastBits = 0;
 
   bool needsData() const {
     return preparation != Preparation::None || rounding != Rounding::Nearest;

@@ -51,10 +51,6 @@ using namespace nibble;
 /// how many more for judging.
 static constexpr size_t kMadeUpSamples = 32, kMadeUpJudges = 4;
 
-/// With fewer bits AWQ's search, which rounds to nearest, tells little of what
-/// the recipe makes of a weight (docs/Accuracy.md).
-static constexpr unsigned kLeastBitsOfAwq = 4;
-
 namespace {
 
 /// One run of `nibble quantize`.
@@ -205,9 +201,11 @@ LogicalResult Quantizer::inlineFunctions(ModuleOp module) {
   return success();
 }
 
-/// Says so where the method that was asked for has changed no product.
+/// Says so where the method that was asked for has changed no product. The
+/// first step of auto is not asked for by name.
 void Quantizer::warnIfNothing(unsigned changed, StringRef why) {
-  if (changed == 0 && !command.method.empty())
+  bool isNamed = !command.method.empty() && command.method != "auto";
+  if (changed == 0 && isNamed)
     llvm::errs() << "warning: the first step of --method " << command.method
                  << " changed no product (it is for MatMul and Gemm with "
                     "matrices of f32 that nothing else reads): "
@@ -271,17 +269,14 @@ LogicalResult Quantizer::scaleWeights(ModuleOp module) {
     return failure();
   Progress progress("scaling weights", 1, command.quiet);
   progress.begin("by what they are multiplied with", 1);
-  bool isAuto = getMethodName(command) == "auto";
   AwqOptions options;
   options.threads = command.threads;
-  if (isAuto)
-    options.leastBits = kLeastBitsOfAwq;
+  options.leastBits = getMethod(command).leastBits;
   auto counts =
       nibble::scaleWeights(module, *calibration, options, journal.get());
   if (failed(counts))
     return failure();
-  if (!isAuto)
-    warnIfNothing(counts->folded + counts->inserted, "there was no gain");
+  warnIfNothing(counts->folded + counts->inserted, "there was no gain");
   return success();
 }
 

@@ -137,13 +137,9 @@ LogicalResult ModelRun::runPart(const Segment &segment, bool observe,
                                 ArrayRef<OutputMeaning> meanings,
                                 ArrayRef<const Segment *> later,
                                 CodeCache &code) {
-  OwningOpRef<ModuleOp> copy = buildSegment(module, segment);
-  if (observe && failed(insertObservers(*copy)))
-    return failure();
-  auto model = compileSegment(*copy, code);
+  auto model = compileSegment(module, segment, observe, code);
   if (failed(model))
     return failure();
-  dropWeightPages(segment);
   llvm::DenseSet<Value> kept;
   for (const Segment *other : later)
     kept.insert(other->inputs.begin(), other->inputs.end());

@@ -39,8 +39,6 @@ struct CalibrationOptions {
 
 /// What a calibration tells its caller, in this order for each part.
 struct CalibrationEvents {
-  /// A sample has been run through part `part` of `parts`.
-  llvm::function_ref<void(size_t part, size_t parts, size_t sample)> sampleDone;
   /// All samples have been run through the part that reads these weights; the
   /// caller quantizes them.
   llvm::function_ref<mlir::LogicalResult(

@@ -13,7 +13,6 @@
 #include "nibble/Calibration/Segments.h"
 
 #include <map>
-#include <set>
 
 namespace nibble {
 
@@ -29,7 +28,7 @@ public:
 
   size_t size() const { return segments.size(); }
   /// Whether a part after this one reads what it computes.
-  bool isRead(size_t part) const { return findReadAfter(part).count(part); }
+  bool isRead(size_t part) const { return lastReaders[part] != part; }
   const Segment &getSegment(size_t part) const { return segments[part]; }
 
   /// Computes the outputs of a part from its inputs, for one sample.
@@ -40,8 +39,9 @@ public:
   /// sample that failed, and names it.
   llvm::Error run(size_t part, bool keepOutputs, RunSample body);
 
-  /// Forgets what no part after this one reads.
-  void dropUnread(size_t part);
+  /// Forgets what this part was the last one to read, and what it computes for
+  /// nobody.
+  void dropAfter(size_t part);
 
   /// The file in the journal with what a part computes.
   static std::string getValuesFile(size_t part);
@@ -52,8 +52,6 @@ private:
     size_t part, index;
   };
 
-  /// The parts whose values a part after this one reads.
-  std::set<size_t> findReadAfter(size_t part) const;
   llvm::Error openInputs(size_t part);
   llvm::Expected<std::vector<HostTensor>> readInputs(size_t part,
                                                      size_t sample) const;
@@ -65,6 +63,8 @@ private:
   unsigned threads;
   Journal *journal;
   llvm::DenseMap<mlir::Value, Place> places;
+  /// By part: the last one that reads what it computes, itself where none does.
+  std::vector<size_t> lastReaders;
   /// By part.
   std::map<size_t, std::unique_ptr<ActivationFile>> files;
 };

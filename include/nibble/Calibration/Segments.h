@@ -46,14 +46,17 @@ std::vector<Segment> planWholeRun(mlir::func::FuncOp main);
 mlir::OwningOpRef<mlir::ModuleOp> buildSegment(mlir::ModuleOp module,
                                                const Segment &segment);
 
-/// Adds probes before the nodes of a segment that get quantized
-/// (--nibble-insert-observers).
-mlir::LogicalResult insertObservers(mlir::ModuleOp model);
-
 /// Code for a model that buildSegment made, in f32, whose probes report what
 /// they see. Equal parts share `code`.
 mlir::FailureOr<std::unique_ptr<CompiledModel>>
 compileSegment(mlir::ModuleOp model, CodeCache &code);
+
+/// Code for a segment of `module`, whose weights need not stay in memory then;
+/// `observe`: with probes before the nodes that get quantized
+/// (--nibble-insert-observers).
+mlir::FailureOr<std::unique_ptr<CompiledModel>>
+compileSegment(mlir::ModuleOp module, const Segment &segment, bool observe,
+               CodeCache &code);
 
 /// The weights of a segment have been packed: the pages of the model's file
 /// need not stay in memory.
