@@ -35,13 +35,7 @@ void nibble::buildCpuTensorPipeline(OpPassManager &passes,
   passes.addPass(createPackWeights(pack));
   if (options.observe)
     passes.addPass(createNibbleCallObservers());
-  passes.addPass(createLowerNibbleToReference());
-  passes.addPass(createReconcileUnrealizedCastsPass());
-  passes.addPass(createCanonicalizerPass());
-  passes.addPass(createCSEPass());
-  passes.addNestedPass<func::FuncOp>(createFuseElementwise());
-  passes.addPass(createCanonicalizerPass());
-  passes.addPass(createCSEPass());
+  buildFusionPipeline(passes);
   // {func, linalg, math, scf, tensor, arith, nibble.packed_matmul}
   if (options.externalizeWeights)
     passes.addPass(createExternalizeWeights());
@@ -66,16 +60,6 @@ void nibble::buildCpuLoopPipeline(OpPassManager &passes,
     passes.addPass(createConvertSCFToOpenMPPass());
   buildLLVMPipeline(passes);
   // {llvm}
-}
-
-/// A pass that breaks the IR is found where assertions are: verifying after
-/// each of them takes a tenth of the time of a large model.
-static void configureVerifier(PassManager &passes) {
-#ifdef NDEBUG
-  passes.enableVerifier(false);
-#else
-  (void)passes;
-#endif
 }
 
 LogicalResult nibble::lowerToTensors(ModuleOp module, const CpuOptions &options,

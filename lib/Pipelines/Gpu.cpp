@@ -26,13 +26,7 @@ void nibble::buildGpuTensorPipeline(OpPassManager &passes,
   // {func, linalg, math, scf, tensor, arith, nibble}
   if (options.tensorCores)
     passes.addPass(createPackFragments());
-  passes.addPass(createLowerNibbleToReference());
-  passes.addPass(createReconcileUnrealizedCastsPass());
-  passes.addPass(createCanonicalizerPass());
-  passes.addPass(createCSEPass());
-  passes.addNestedPass<func::FuncOp>(createFuseElementwise());
-  passes.addPass(createCanonicalizerPass());
-  passes.addPass(createCSEPass());
+  buildFusionPipeline(passes);
   passes.addPass(createExternalizeWeights());
   // {func, linalg, math, scf, tensor, arith}
 }
@@ -58,15 +52,6 @@ static void buildHostPipeline(OpPassManager &passes,
   microOps.target = options.host;
   passes.addPass(createLowerMicroOps(microOps));
   buildLLVMPipeline(passes);
-}
-
-/// A pass that breaks the IR is found where assertions are.
-static void configureVerifier(PassManager &passes) {
-#ifdef NDEBUG
-  passes.enableVerifier(false);
-#else
-  (void)passes;
-#endif
 }
 
 LogicalResult nibble::lowerToTensors(ModuleOp module,

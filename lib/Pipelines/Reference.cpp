@@ -59,6 +59,16 @@ void nibble::buildReferenceTensorPipeline(OpPassManager &passes,
     passes.addPass(createExternalizeWeights());
 }
 
+void nibble::buildFusionPipeline(OpPassManager &passes) {
+  passes.addPass(createLowerNibbleToReference());
+  passes.addPass(createReconcileUnrealizedCastsPass());
+  passes.addPass(createCanonicalizerPass());
+  passes.addPass(createCSEPass());
+  passes.addNestedPass<func::FuncOp>(createFuseElementwise());
+  passes.addPass(createCanonicalizerPass());
+  passes.addPass(createCSEPass());
+}
+
 void nibble::buildBufferPipeline(OpPassManager &passes) {
   passes.addPass(createSeparateDestinations());
   bufferization::OneShotBufferizePassOptions bufferize;
@@ -119,6 +129,14 @@ void nibble::buildReferenceLoopPipeline(OpPassManager &passes) {
   buildBufferPipeline(passes);
   buildLoopPipeline(passes);
   buildLLVMPipeline(passes);
+}
+
+void nibble::configureVerifier(PassManager &passes) {
+#ifdef NDEBUG
+  passes.enableVerifier(false);
+#else
+  (void)passes;
+#endif
 }
 
 void nibble::registerReferencePipeline() {

@@ -348,13 +348,7 @@ static nibble_gpu_status multiply(nibble_device *device, nibble_gpu *product,
                          device->partials.memory,
                          device->counters.memory};
   int32_t numbers[] = {M, N, K, x_stride, y_stride, plan.chunks};
-  enum { POINTERS = 7, NUMBERS = 6 };
-  void *arguments[POINTERS + NUMBERS];
-  for (size_t i = 0; i < POINTERS; ++i)
-    arguments[i] = &pointers[i];
-  for (size_t i = 0; i < NUMBERS; ++i)
-    arguments[POINTERS + i] = &numbers[i];
-  return launch(product, plan, arguments, NULL);
+  return launch(product, plan, pointers, numbers, NULL);
 }
 
 void nibble_device_multiply(int64_t format, int64_t M, int64_t N, int64_t K,

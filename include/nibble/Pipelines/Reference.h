@@ -44,14 +44,20 @@ void buildReferenceTensorPipeline(mlir::OpPassManager &passes,
 /// which errors go through too (nibble/Runtime/Run.h).
 void buildReferenceLoopPipeline(mlir::OpPassManager &passes);
 
-//===--- The second in parts, which other pipelines share ------------------===
+//===--- Parts that other pipelines share ----------------------------------===
 
+/// Ops of the nibble dialect that have no kernels ⇒ loops on tensors, fused.
+void buildFusionPipeline(mlir::OpPassManager &passes);
 /// Tensors ⇒ buffers, each freed after its last use.
 void buildBufferPipeline(mlir::OpPassManager &passes);
 /// linalg ⇒ loops, each nest of `main` a function; checks ⇒ calls.
 void buildLoopPipeline(mlir::OpPassManager &passes);
 /// ⇒ {llvm}
 void buildLLVMPipeline(mlir::OpPassManager &passes);
+
+/// Verifies after each pass only where assertions are, which is where a pass
+/// that breaks the IR is found: it takes a tenth of the time of a large model.
+void configureVerifier(mlir::PassManager &passes);
 
 /// Registers both, one after the other, as `nibble-reference`.
 void registerReferencePipeline();

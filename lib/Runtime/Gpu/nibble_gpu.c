@@ -515,8 +515,17 @@ static nibble_gpu_status load_kernel(nibble_gpu *gpu, int32_t number,
                : NIBBLE_GPU_OK;
 }
 
-static nibble_gpu_status launch(nibble_gpu *gpu, plan plan, void **arguments,
-                                void *stream) {
+/* What a kernel of a product takes: pointers, then numbers. */
+enum { POINTERS = 7, NUMBERS = 6 };
+
+static nibble_gpu_status launch(nibble_gpu *gpu, plan plan,
+                                uint64_t pointers[POINTERS],
+                                int32_t numbers[NUMBERS], void *stream) {
+  void *arguments[POINTERS + NUMBERS];
+  for (size_t i = 0; i < POINTERS; ++i)
+    arguments[i] = &pointers[i];
+  for (size_t i = 0; i < NUMBERS; ++i)
+    arguments[POINTERS + i] = &numbers[i];
   const nibble_gpu_kernel *kernel = &gpu->kernels->kernels[plan.kernel];
   void *function;
   nibble_gpu_status status = load_kernel(gpu, plan.kernel, &function);
@@ -572,16 +581,10 @@ nibble_gpu_status nibble_gpu_multiply(const nibble_gpu_weight *weight,
                          y, weight->partials, weight->counters};
   int32_t numbers[] = {M,        weight->N, weight->K,
                        x_stride, y_stride,  plan.chunks};
-  enum { POINTERS = 7, NUMBERS = 6 };
-  void *arguments[POINTERS + NUMBERS];
-  for (size_t i = 0; i < POINTERS; ++i)
-    arguments[i] = &pointers[i];
-  for (size_t i = 0; i < NUMBERS; ++i)
-    arguments[POINTERS + i] = &numbers[i];
   nibble_gpu_status status = enter(weight->gpu);
   if (status)
     return status;
-  status = launch(weight->gpu, plan, arguments, stream);
+  status = launch(weight->gpu, plan, pointers, numbers, stream);
   leave(weight->gpu);
   return status;
 }
