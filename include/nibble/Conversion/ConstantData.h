@@ -7,6 +7,9 @@
 #ifndef NIBBLE_CONVERSION_CONSTANTDATA_H
 #define NIBBLE_CONVERSION_CONSTANTDATA_H
 
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/IR/AsmState.h"
+#include "mlir/IR/Builders.h"
 #include "mlir/IR/BuiltinAttributes.h"
 #include "mlir/IR/Value.h"
 
@@ -24,6 +27,31 @@ llvm::ArrayRef<char> getBytes(mlir::ElementsAttr value,
 
 /// f32 numbers of a constant of f32, f16 or bf16; empty for other elements.
 std::vector<float> getFloats(mlir::ElementsAttr value);
+
+/// The parts of a constant weight [K, N] as they are packed for kernels.
+struct WeightParts {
+  mlir::RankedTensorType type;
+  std::vector<uint8_t> codes;
+  /// [groups, N]
+  std::vector<float> scales;
+  std::vector<uint8_t> zeros;
+};
+
+/// A constant of packed numbers, whose bytes `fill` writes.
+template <typename T>
+mlir::Value createPacked(mlir::OpBuilder &builder, mlir::Location loc,
+                         mlir::Type element, size_t count,
+                         llvm::function_ref<void(T *)> fill) {
+  auto type =
+      mlir::RankedTensorType::get({static_cast<int64_t>(count)}, element);
+  constexpr size_t cacheLine = 64;
+  mlir::AsmResourceBlob blob =
+      mlir::HeapAsmResourceBlob::allocate(count * sizeof(T), cacheLine);
+  fill(reinterpret_cast<T *>(blob.getMutableData().data()));
+  return mlir::arith::ConstantOp::create(
+      builder, loc,
+      mlir::DenseResourceElementsAttr::get(type, "packed", std::move(blob)));
+}
 
 } // namespace nibble
 

@@ -19,15 +19,13 @@
 
 #include "KernelBuilder.h"
 
+#include "nibble/Conversion/OutlinedOps.h"
 #include "nibble/Conversion/Passes.h"
 
 #include "mlir/Dialect/Affine/Utils.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
-#include "mlir/Dialect/Linalg/Transforms/Transforms.h"
 #include "mlir/IR/SymbolTable.h"
 #include "mlir/Interfaces/SideEffectInterfaces.h"
-#include "mlir/Transforms/RegionUtils.h"
-#include "llvm/ADT/StringMap.h"
 
 namespace nibble {
 #define GEN_PASS_DEF_LOWERLOOPS
@@ -272,7 +270,6 @@ Value LoopEmitter::loadOperand(OpOperand &operand) {
 }
 
 Values LoopEmitter::buildBody(ValueRange carried) {
-  Block &body = op.getRegion().front();
   IRMapping mapping;
   for (OpOperand &operand : op->getOpOperands()) {
     BlockArgument argument = op.getMatchingBlockArgument(&operand);
@@ -282,16 +279,7 @@ Values LoopEmitter::buildBody(ValueRange carried) {
     else if (!argument.use_empty())
       mapping.map(argument, loadOperand(operand));
   }
-  for (Operation &inside : body.without_terminator()) {
-    if (auto index = dyn_cast<linalg::IndexOp>(inside))
-      mapping.map(index.getResult(), positions[index.getDim()]);
-    else
-      kernel.builder.clone(inside, mapping);
-  }
-  Values results;
-  for (Value value : body.getTerminator()->getOperands())
-    results.push_back(mapping.lookupOrDefault(value));
-  return results;
+  return copyBody(kernel.builder, op, mapping, positions);
 }
 
 void LoopEmitter::storeResults(ValueRange results) {
@@ -407,30 +395,17 @@ struct LowerLoops : nibble::impl::LowerLoopsBase<LowerLoops> {
     SymbolTable symbols(getOperation());
     for (linalg::LinalgOp op : ops)
       lower(op, symbols);
+    functions.clear();
   }
 
 private:
   void lower(linalg::LinalgOp op, SymbolTable &symbols);
-  func::FuncOp getFunction(linalg::GenericOp op, ValueRange arguments,
-                           ValueRange constants, SymbolTable &symbols);
+  func::FuncOp getFunction(linalg::GenericOp op, const OutsideValues &outside,
+                           SymbolTable &symbols);
 
-  /// By the text of their op.
-  llvm::StringMap<func::FuncOp> functions;
+  OutlinedFunctions functions;
 };
 } // namespace
-
-/// A private function `name` with its arguments.
-static func::FuncOp createFunction(Location loc, StringRef name,
-                                   TypeRange arguments) {
-  OpBuilder builder(loc.getContext());
-  auto function = func::FuncOp::create(
-      loc, name, builder.getFunctionType(arguments, TypeRange()));
-  function.setPrivate();
-  function->setAttr("passthrough", builder.getStrArrayAttr({"noinline"}));
-  builder.setInsertionPointToStart(function.addEntryBlock());
-  func::ReturnOp::create(builder, loc);
-  return function;
-}
 
 /// The function (first, end, operands…) that does the rounds of `op`, which
 /// stands in `all`.
@@ -440,7 +415,7 @@ static func::FuncOp createRounds(linalg::GenericOp op, func::FuncOp all) {
   SmallVector<Type> types(2, rewriter.getIndexType());
   llvm::append_range(types, all.getArgumentTypes());
   func::FuncOp rounds =
-      createFunction(loc, (all.getName() + "_rounds").str(), types);
+      createOutlinedFunction(loc, (all.getName() + "_rounds").str(), types);
   Block &body = rounds.front();
   rewriter.setInsertionPointToStart(&body);
   IRMapping mapping;
@@ -486,30 +461,16 @@ static void buildCalls(linalg::GenericOp op, func::FuncOp all,
   rewriter.eraseOp(op);
 }
 
-/// The function of `arguments` that does what `op` does.
-func::FuncOp LowerLoops::getFunction(linalg::GenericOp op, ValueRange arguments,
-                                     ValueRange constants,
+/// The function that does what `op` does with what it reads from outside.
+func::FuncOp LowerLoops::getFunction(linalg::GenericOp op,
+                                     const OutsideValues &outside,
                                      SymbolTable &symbols) {
-  func::FuncOp all =
-      createFunction(op.getLoc(), "nibble_loop", arguments.getTypes());
-  IRRewriter rewriter(op.getContext());
-  rewriter.setInsertionPointToStart(&all.front());
-  IRMapping mapping;
-  mapping.map(arguments, all.getArguments());
-  for (Value constant : constants)
-    mapping.map(constant,
-                rewriter.clone(*constant.getDefiningOp())->getResult(0));
-  auto inside = cast<linalg::GenericOp>(rewriter.clone(*op, mapping));
-  std::string text;
-  llvm::raw_string_ostream os(text);
-  all->print(os, OpPrintingFlags().useLocalScope());
-  auto [known, isNew] = functions.try_emplace(text, all);
-  if (!isNew) {
-    all->erase();
-    return known->second;
-  }
+  auto [all, copy] = functions.outline(op, outside, "nibble_loop");
+  if (!copy)
+    return all;
   symbols.insert(all);
-  inside = mergeLoops(rewriter, inside);
+  IRRewriter rewriter(copy);
+  auto inside = mergeLoops(rewriter, cast<linalg::GenericOp>(copy));
   func::FuncOp rounds = createRounds(inside, all);
   symbols.insert(rounds);
   buildCalls(inside, all, rounds);
@@ -519,27 +480,13 @@ func::FuncOp LowerLoops::getFunction(linalg::GenericOp op, ValueRange arguments,
 
 void LowerLoops::lower(linalg::LinalgOp linalg, SymbolTable &symbols) {
   IRRewriter rewriter(linalg);
-  auto op = dyn_cast<linalg::GenericOp>(linalg.getOperation());
-  if (!op) {
-    FailureOr<linalg::GenericOp> general =
-        linalg::generalizeNamedOp(rewriter, linalg);
-    if (failed(general))
-      return;
-    op = *general;
-  }
-  SetVector<Value> captures(op->operand_begin(), op->operand_end());
-  getUsedValuesDefinedAbove(op->getRegions(), captures);
-  Values arguments, constants;
-  for (Value value : captures) {
-    Operation *definition = value.getDefiningOp();
-    bool isConstant =
-        definition && (definition->hasTrait<OpTrait::ConstantLike>() ||
-                       isa<memref::GetGlobalOp>(definition));
-    (isConstant ? constants : arguments).push_back(value);
-  }
-  func::FuncOp function = getFunction(op, arguments, constants, symbols);
+  linalg::GenericOp op = generalize(rewriter, linalg);
+  if (!op)
+    return;
+  OutsideValues outside = collectOutsideValues(op, /*repeatsGlobals=*/true);
+  func::FuncOp function = getFunction(op, outside, symbols);
   rewriter.setInsertionPoint(op);
-  func::CallOp::create(rewriter, op.getLoc(), function, arguments);
+  func::CallOp::create(rewriter, op.getLoc(), function, outside.arguments);
   rewriter.eraseOp(op);
   ++numOps;
 }

@@ -60,34 +60,9 @@ static std::optional<ConstantMatrix> getConstantMatrix(Value value) {
   return result;
 }
 
-/// A constant of packed numbers, whose bytes `fill` writes.
-template <typename T>
-static Value createPacked(OpBuilder &builder, Location loc, Type element,
-                          size_t count, llvm::function_ref<void(T *)> fill) {
-  auto type = RankedTensorType::get({static_cast<int64_t>(count)}, element);
-  constexpr size_t cacheLine = 64;
-  AsmResourceBlob blob =
-      HeapAsmResourceBlob::allocate(count * sizeof(T), cacheLine);
-  fill(reinterpret_cast<T *>(blob.getMutableData().data()));
-  return arith::ConstantOp::create(
-      builder, loc,
-      DenseResourceElementsAttr::get(type, "packed", std::move(blob)));
-}
-
 //===----------------------------------------------------------------------===//
 // Quantized weights
 //===----------------------------------------------------------------------===//
-
-namespace {
-/// The parts of a constant weight [K, N] as packPanels takes them.
-struct WeightParts {
-  RankedTensorType type;
-  std::vector<uint8_t> codes;
-  /// [groups, N]
-  std::vector<float> scales;
-  std::vector<uint8_t> zeros;
-};
-} // namespace
 
 /// Inputs of a packed group; 0 where there is none that kernels take.
 static int64_t chooseGroup(int64_t extent, int64_t K, PanelFormat format) {

@@ -7,6 +7,7 @@
 #include "LoopKernel.h"
 
 #include "nibble/Conversion/DeviceProgram.h"
+#include "nibble/Conversion/OutlinedOps.h"
 #include "nibble/Conversion/Passes.h"
 #include "nibble/Conversion/TensorCoreKernels.h"
 #include "nibble/Dialect/Nibble/IR/NibbleOps.h"
@@ -17,11 +18,8 @@
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/LLVMIR/NVVMDialect.h"
-#include "mlir/Dialect/Linalg/Transforms/Transforms.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
-#include "mlir/Transforms/RegionUtils.h"
-#include "llvm/ADT/StringMap.h"
 
 namespace nibble {
 #define GEN_PASS_DEF_LAUNCHKERNELS
@@ -66,13 +64,10 @@ struct LaunchKernels : nibble::impl::LaunchKernelsBase<LaunchKernels> {
 private:
   void launch(linalg::LinalgOp op);
   LogicalResult launch(FragmentMatmulOp op);
-  /// The function of `arguments` that does what `op` does, which `build`
-  /// replaces in it.
-  template <typename Op>
-  func::FuncOp
-  getLaunch(Op op, ValueRange arguments, ValueRange constants,
-            llvm::function_ref<void(OpBuilder &, Op, ValueRange)> build);
-  func::FuncOp createFunction(Location loc, TypeRange types);
+  /// Calls the function that does what `op` does, which `build` replaces in it.
+  void callLaunch(
+      Operation *op, const OutsideValues &outside,
+      llvm::function_ref<void(OpBuilder &, Operation *, ValueRange)> build);
   void buildLaunch(OpBuilder &builder, linalg::GenericOp op,
                    ValueRange arguments);
   void buildMultiply(OpBuilder &builder, FragmentMatmulOp op,
@@ -84,23 +79,9 @@ private:
   ModuleOp device;
   SmallVector<Attribute> kernels;
   std::vector<ProductKernels> products;
-  /// By the text of what they do.
-  llvm::StringMap<func::FuncOp> launches;
+  OutlinedFunctions launches;
 };
 } // namespace
-
-/// A private function that the host calls to launch a kernel.
-func::FuncOp LaunchKernels::createFunction(Location loc, TypeRange types) {
-  OpBuilder builder(&getContext());
-  auto function = func::FuncOp::create(
-      loc, "nibble_launch", builder.getFunctionType(types, TypeRange()));
-  function.setPrivate();
-  function->setAttr("passthrough", builder.getStrArrayAttr({"noinline"}));
-  function->setAttr(kLaunchAttrName, builder.getUnitAttr());
-  builder.setInsertionPointToStart(function.addEntryBlock());
-  func::ReturnOp::create(builder, loc);
-  return function;
-}
 
 LLVM::LLVMFuncOp LaunchKernels::declare(StringRef name, ArrayRef<Type> types) {
   if (auto known = getOperation().lookupSymbol<LLVM::LLVMFuncOp>(name))
@@ -165,33 +146,22 @@ void LaunchKernels::buildLaunch(OpBuilder &builder, linalg::GenericOp op,
   kernels.push_back(builder.getStringAttr(name));
 }
 
-template <typename Op>
-func::FuncOp LaunchKernels::getLaunch(
-    Op op, ValueRange arguments, ValueRange constants,
-    llvm::function_ref<void(OpBuilder &, Op, ValueRange)> build) {
-  func::FuncOp function = createFunction(op.getLoc(), arguments.getTypes());
-  OpBuilder builder(&getContext());
-  builder.setInsertionPointToStart(&function.front());
-  IRMapping mapping;
-  mapping.map(arguments, function.getArguments());
-  for (Value constant : constants)
-    mapping.map(constant,
-                builder.clone(*constant.getDefiningOp())->getResult(0));
-  auto inside = cast<Op>(builder.clone(*op, mapping));
-  std::string text;
-  llvm::raw_string_ostream os(text);
-  function->print(os, OpPrintingFlags().useLocalScope());
-  auto [known, isNew] = launches.try_emplace(text, function);
-  if (!isNew) {
-    function->erase();
-    return known->second;
+void LaunchKernels::callLaunch(
+    Operation *op, const OutsideValues &outside,
+    llvm::function_ref<void(OpBuilder &, Operation *, ValueRange)> build) {
+  auto [function, copy] = launches.outline(op, outside, "nibble_launch");
+  if (copy) {
+    function->setAttr(kLaunchAttrName, UnitAttr::get(&getContext()));
+    SymbolTable(getOperation()).insert(function);
+    OpBuilder builder(copy);
+    build(builder, copy, function.getArguments());
+    copy->erase();
+    ++numKernels;
   }
-  SymbolTable(getOperation()).insert(function);
-  builder.setInsertionPoint(inside);
-  build(builder, inside, function.getArguments());
-  inside->erase();
-  ++numKernels;
-  return function;
+  OpBuilder builder(op);
+  func::CallOp::create(builder, op->getLoc(), function, outside.arguments);
+  op->erase();
+  ++numLaunches;
 }
 
 //===----------------------------------------------------------------------===//
@@ -294,15 +264,11 @@ LogicalResult LaunchKernels::launch(FragmentMatmulOp op) {
   if (!hasKernelRows(op.getActivations()) || !hasKernelRows(op.getInit()))
     return op.emitOpError("takes matrices whose rows start at multiples of 16 "
                           "bytes");
-  func::FuncOp function = getLaunch<FragmentMatmulOp>(
-      op, op->getOperands(), ValueRange(),
-      [&](OpBuilder &builder, FragmentMatmulOp inside, ValueRange arguments) {
-        buildMultiply(builder, inside, arguments);
-      });
-  OpBuilder builder(op);
-  func::CallOp::create(builder, op.getLoc(), function, op->getOperands());
-  op.erase();
-  ++numLaunches;
+  callLaunch(op, {llvm::to_vector(op->getOperands()), {}},
+             [&](OpBuilder &builder, Operation *inside, ValueRange arguments) {
+               buildMultiply(builder, cast<FragmentMatmulOp>(inside),
+                             arguments);
+             });
   return success();
 }
 
@@ -312,32 +278,13 @@ LogicalResult LaunchKernels::launch(FragmentMatmulOp op) {
 
 void LaunchKernels::launch(linalg::LinalgOp linalg) {
   IRRewriter rewriter(linalg);
-  auto op = dyn_cast<linalg::GenericOp>(linalg.getOperation());
-  if (!op) {
-    FailureOr<linalg::GenericOp> general =
-        linalg::generalizeNamedOp(rewriter, linalg);
-    if (failed(general))
-      return;
-    op = *general;
-  }
-  SetVector<Value> captures(op->operand_begin(), op->operand_end());
-  getUsedValuesDefinedAbove(op->getRegions(), captures);
-  Values arguments, constants;
-  for (Value value : captures) {
-    Operation *definition = value.getDefiningOp();
-    bool isConstant =
-        definition && definition->hasTrait<OpTrait::ConstantLike>();
-    (isConstant ? constants : arguments).push_back(value);
-  }
-  func::FuncOp function = getLaunch<linalg::GenericOp>(
-      op, arguments, constants,
-      [&](OpBuilder &builder, linalg::GenericOp inside, ValueRange values) {
-        buildLaunch(builder, inside, values);
-      });
-  rewriter.setInsertionPoint(op);
-  func::CallOp::create(rewriter, op.getLoc(), function, arguments);
-  rewriter.eraseOp(op);
-  ++numLaunches;
+  linalg::GenericOp op = generalize(rewriter, linalg);
+  if (!op)
+    return;
+  callLaunch(op, collectOutsideValues(op, /*repeatsGlobals=*/false),
+             [&](OpBuilder &builder, Operation *inside, ValueRange arguments) {
+               buildLaunch(builder, cast<linalg::GenericOp>(inside), arguments);
+             });
 }
 
 void LaunchKernels::runOnOperation() {

@@ -7,6 +7,7 @@
 #include "LoopKernel.h"
 
 #include "DeviceBuilder.h"
+#include "nibble/Conversion/OutlinedOps.h"
 
 #include "mlir/Analysis/SliceAnalysis.h"
 #include "mlir/Dialect/Affine/Utils.h"
@@ -343,7 +344,6 @@ Value LoopKernel::loadOperand(OpOperand &operand) {
 }
 
 Values LoopKernel::buildBody(ValueRange carried) {
-  Block &body = op.getRegion().front();
   IRMapping inside(mapping);
   for (OpOperand &operand : op->getOpOperands()) {
     BlockArgument argument = op.getMatchingBlockArgument(&operand);
@@ -353,16 +353,7 @@ Values LoopKernel::buildBody(ValueRange carried) {
     else if (!argument.use_empty())
       inside.map(argument, loadOperand(operand));
   }
-  for (Operation &operation : body.without_terminator()) {
-    if (auto position = dyn_cast<linalg::IndexOp>(operation))
-      inside.map(position.getResult(), positions[position.getDim()]);
-    else
-      builder.clone(operation, inside);
-  }
-  Values results;
-  for (Value value : body.getTerminator()->getOperands())
-    results.push_back(inside.lookupOrDefault(value));
-  return results;
+  return copyBody(builder, op, inside, positions);
 }
 
 Values LoopKernel::buildReductions(ArrayRef<unsigned> loops,

@@ -100,17 +100,6 @@ static std::vector<uint8_t> getCodes(ElementsAttr value, uint8_t offset) {
   return codes;
 }
 
-namespace {
-/// The parts of a constant weight as packFragments takes them.
-struct WeightParts {
-  RankedTensorType type;
-  std::vector<uint8_t> codes;
-  /// [groups, N]
-  std::vector<float> scales;
-  std::vector<uint8_t> zeros;
-};
-} // namespace
-
 /// Signed codes with zero points become unsigned, moved by a half of the range;
 /// unsigned codes become signed where all zero points are that half.
 static std::optional<WeightParts> getParts(AssembleOp op, bool transposed) {
@@ -191,21 +180,16 @@ std::optional<PackedFragments> PackFragments::pack(AssembleOp op,
   result.type = parts->type;
   FragmentFormat format = *getFragmentFormat(parts->type);
   format.storage = getStorageFormat(getQuantization(parts->type).getStorage());
-  size_t bytes = format.codeBytes() + format.scaleBytes();
-  constexpr size_t alignment = 64;
-  AsmResourceBlob blob = HeapAsmResourceBlob::allocate(bytes, alignment);
-  auto *out = reinterpret_cast<uint8_t *>(blob.getMutableData().data());
   ptrdiff_t K = format.K, N = format.N;
-  packFragments(format, parts->codes.data(), transposed ? 1 : N,
-                transposed ? K : 1, parts->scales.data(),
-                parts->zeros.empty() ? nullptr : parts->zeros.data(), out,
-                out + format.codeBytes());
   OpBuilder builder(op);
-  auto type =
-      RankedTensorType::get({static_cast<int64_t>(bytes)}, builder.getI8Type());
-  result.value = arith::ConstantOp::create(
-      builder, op.getLoc(),
-      DenseResourceElementsAttr::get(type, "packed", std::move(blob)));
+  result.value = createPacked<uint8_t>(
+      builder, op.getLoc(), builder.getI8Type(),
+      format.codeBytes() + format.scaleBytes(), [&](uint8_t *out) {
+        packFragments(format, parts->codes.data(), transposed ? 1 : N,
+                      transposed ? K : 1, parts->scales.data(),
+                      parts->zeros.empty() ? nullptr : parts->zeros.data(), out,
+                      out + format.codeBytes());
+      });
   ++numWeights;
   return result;
 }
